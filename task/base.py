@@ -1,0 +1,205 @@
+"""What a task is: data of clients, a model's shape, an objective.
+
+A task knows how to read its data on one machine (`Task.load`), what its clients may tell each
+other about it before training (`describe` at a client, `agree` at the server), and how one
+client's rows become tensors (`prepare`). Which rows belong to which client, and which of them
+are held out, is decided by `task.partition` and `task.source` for all tasks alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from conf.schema import Scaling, TaskConfig
+from task.objectives import Objective
+
+Json = dict[str, Any]
+
+
+class Rows(Protocol):
+    """Rows of a data set that can be counted and picked by position."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: NDArray[np.int64]) -> Self: ...
+
+
+R = TypeVar("R", bound=Rows)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tensors of one or more examples.
+
+    Attributes
+    ----------
+    x : Tensor, shape (n, ...)
+        Inputs: float32 features, or int64 symbols.
+    y : Tensor, shape (n,) or (n, length)
+        Targets: int64 classes, float32 for regression and binary targets.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, indices: NDArray[np.int64]) -> Examples:
+        """Return the rows at `indices`, in that order."""
+        index = torch.from_numpy(np.asarray(indices, dtype=np.int64))
+        return Examples(self.x[index], self.y[index])
+
+
+@dataclass(frozen=True)
+class Pool(Generic[R]):
+    """All rows that one machine can see, before they are dealt to clients.
+
+    Attributes
+    ----------
+    rows : Rows
+        `Examples`, or a table that the task turns into them in `prepare`.
+    labels : ndarray of int64, shape (n,), or None
+        Classes for partitioners and stratified splits; None where rows have none.
+    clients : sequence of str, length n, or None
+        Natural client of each row; None where the data has no natural clients.
+    test : ndarray of bool, shape (n,), or None
+        Official held-out rows; None where each client splits its own.
+    """
+
+    rows: R
+    labels: NDArray[np.int64] | None = None
+    clients: Sequence[str] | None = None
+    test: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's tensors, ready for a model."""
+
+    train: Examples
+    test: Examples
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model must fit.
+
+    Attributes
+    ----------
+    input_shape : tuple of int
+        Shape of one input, without the batch axis.
+    outputs : int
+        Width of the output: classes, symbols, or 1.
+    vocabulary : int
+        Number of symbols of integer inputs; 0 where inputs are floats.
+    """
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    vocabulary: int = 0
+
+
+class Task(ABC, Generic[R]):
+    """A learning problem over clients' data.
+
+    A subclass is named ``Task`` in its own module under `task.tasks`; the module's name is what
+    users type.
+    """
+
+    sources: ClassVar[str] = ""
+    """Origin and licence of the data, for the run's evidence."""
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def load(self, path: Path | None) -> Pool[R]:
+        """Read all rows on this machine: the embedded sample, or what lies at `path`.
+
+        Raises
+        ------
+        FedproofError
+            If the data is missing or does not fit the task.
+        """
+
+    @abstractmethod
+    def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
+        """Return the model's shape; the server calls this and has no rows."""
+
+    @abstractmethod
+    def objective(self, shared: Mapping[str, Any]) -> Objective:
+        """Return loss and metrics."""
+
+    @abstractmethod
+    def describe(self, train: R) -> Json:
+        """Return what a client tells the server about its training rows: statistics, never rows."""
+
+    @abstractmethod
+    def agree(self, descriptions: Sequence[Json]) -> Json:
+        """Merge the clients' descriptions into what all of them share."""
+
+    @abstractmethod
+    def prepare(self, train: R, test: R, shared: Mapping[str, Any]) -> ClientData:
+        """Turn one client's rows into tensors, knowing only them and what was agreed."""
+
+
+class TensorTask(Task[Examples]):
+    """A task whose rows are tensors already; standardises features as ``task.scaling`` says."""
+
+    def describe(self, train: Examples) -> Json:
+        """Return count, sum and sum of squares per feature if the scaling is federated."""
+        if self.config.scaling is not Scaling.federated:
+            return {}
+        return moments(train.x)
+
+    def agree(self, descriptions: Sequence[Json]) -> Json:
+        """Merge the moments into one mean and standard deviation."""
+        if self.config.scaling is not Scaling.federated:
+            return {}
+        return merge_moments(descriptions)
+
+    def prepare(self, train: Examples, test: Examples, shared: Mapping[str, Any]) -> ClientData:
+        """Standardise both parts with the client's own or the federation's training statistics."""
+        if self.config.scaling is Scaling.none:
+            return ClientData(train, test)
+        facts = shared
+        if self.config.scaling is Scaling.local:
+            facts = merge_moments([moments(train.x)])
+        return ClientData(standardize(train, facts), standardize(test, facts))
+
+
+def moments(x: Tensor) -> Json:
+    """Return count, sums and sums of squares over all axes but the last."""
+    flat = x.double().reshape(-1, x.shape[-1])
+    return {
+        "count": len(flat),
+        "sum": flat.sum(0).tolist(),
+        "squares": flat.square().sum(0).tolist(),
+    }
+
+
+def merge_moments(descriptions: Sequence[Json]) -> Json:
+    """Return ``mean`` and unbiased ``std`` of the union of the described rows."""
+    count = sum(d["count"] for d in descriptions)
+    total = torch.tensor([d["sum"] for d in descriptions], dtype=torch.float64).sum(0)
+    squares = torch.tensor([d["squares"] for d in descriptions], dtype=torch.float64).sum(0)
+    mean = total / count
+    variance = (squares - count * mean.square()).clamp_min(0.0) / max(count - 1, 1)
+    return {"mean": mean.tolist(), "std": variance.sqrt().tolist()}
+
+
+def standardize(examples: Examples, facts: Mapping[str, Any]) -> Examples:
+    """Subtract the mean and divide by the standard deviation; constant features stay centred."""
+    mean = torch.tensor(facts["mean"], dtype=torch.float32)
+    std = torch.tensor(facts["std"], dtype=torch.float32)
+    return Examples((examples.x - mean) / torch.where(std > 0, std, 1.0), examples.y)

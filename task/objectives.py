@@ -1,0 +1,251 @@
+"""Objectives: the loss that is minimised and the metrics that its field reports.
+
+Held-out metrics over all clients are computed without moving rows: each client sends *sums*
+(`Objective.statistics`: counts, confusion counts, score histograms), the sums are added, and
+`Objective.pooled` turns them into the figure that scikit-learn would give on the union of the
+held-out rows (rank metrics up to the width of a histogram bin). A client's own figures come
+from `Objective.metrics`. Both use scikit-learn's names.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Statistics = dict[str, list[float]]
+Metrics = dict[str, float]
+
+SCORE_BINS = 1024
+SCORE_RANGE = 12.0
+"""Score histograms span logits in [-SCORE_RANGE, SCORE_RANGE]: 0.023 logits a bin."""
+
+
+class Objective(ABC):
+    """Loss and metrics of a kind of target."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each example, shape (n,)."""
+
+    @abstractmethod
+    def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
+        """Return sums over examples that add up across clients."""
+
+    @abstractmethod
+    def pooled(self, sums: Mapping[str, list[float]]) -> Metrics:
+        """Return the metrics of the union of the rows behind `sums`."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
+        """Return one client's metrics; those undefined on its rows are left out."""
+
+
+class Binary(Objective):
+    """Binary classification from one logit.
+
+    Outputs have shape (n, 1) or (n,), targets (n,) with values 0 and 1.
+    Metrics: ``accuracy``, ``auroc``, ``average_precision``, ``f1``, ``loss``.
+    """
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        logits = outputs.reshape(-1)
+        return functional.binary_cross_entropy_with_logits(
+            logits, targets.to(logits.dtype), reduction="none"
+        )
+
+    def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
+        logits = outputs.reshape(-1)
+        positive = targets.bool()
+        scaled = (logits.double() + SCORE_RANGE) * (SCORE_BINS / (2 * SCORE_RANGE))
+        # The bin edge at logit 0 keeps the two sides of the decision apart.
+        bins = scaled.floor().long().clamp(0, SCORE_BINS - 1)
+        return {
+            "loss": [float(self.loss(outputs, targets).double().sum())],
+            "negatives": torch.bincount(bins[~positive], minlength=SCORE_BINS).tolist(),
+            "positives": torch.bincount(bins[positive], minlength=SCORE_BINS).tolist(),
+        }
+
+    def pooled(self, sums: Mapping[str, list[float]]) -> Metrics:
+        positives = torch.tensor(sums["positives"], dtype=torch.float64)
+        negatives = torch.tensor(sums["negatives"], dtype=torch.float64)
+        total = float(positives.sum() + negatives.sum())
+        half = SCORE_BINS // 2
+        hits, false_alarms = float(positives[half:].sum()), float(negatives[half:].sum())
+        misses = float(positives[:half].sum())
+        result = {
+            "loss": sums["loss"][0] / total,
+            "accuracy": (hits + float(negatives[:half].sum())) / total,
+        }
+        if positives.sum() > 0:
+            result["f1"] = 2 * hits / (2 * hits + false_alarms + misses)
+            result["average_precision"] = _average_precision(positives, negatives)
+        if positives.sum() > 0 and negatives.sum() > 0:
+            result["auroc"] = _area_under_roc(positives, negatives)
+        return result
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
+        from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+        logits, truth = outputs.reshape(-1).numpy(), targets.numpy()
+        decided = logits >= 0
+        result = {
+            "loss": float(self.loss(outputs, targets).double().mean()),
+            "accuracy": float((decided == truth.astype(bool)).mean()),
+        }
+        if truth.any():
+            result["f1"] = float(f1_score(truth, decided))
+            result["average_precision"] = float(average_precision_score(truth, logits))
+        if truth.any() and not truth.all():
+            result["auroc"] = float(roc_auc_score(truth, logits))
+        return result
+
+
+class MultiClass(Objective):
+    """Classification among `classes`.
+
+    Outputs have shape (n, classes), targets (n,) of int64.
+    Metrics: ``accuracy``, ``f1_macro`` (over the classes that occur), ``loss``.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none")
+
+    def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
+        predicted = outputs.argmax(1)
+
+        def count(values: Tensor) -> list[float]:
+            return torch.bincount(values, minlength=self.classes).double().tolist()
+
+        return {
+            "loss": [float(self.loss(outputs, targets).double().sum())],
+            "support": count(targets),
+            "predicted": count(predicted),
+            "hits": count(targets[predicted == targets]),
+        }
+
+    def pooled(self, sums: Mapping[str, list[float]]) -> Metrics:
+        hits, support, predicted = (
+            torch.tensor(sums[key], dtype=torch.float64) for key in ("hits", "support", "predicted")
+        )
+        occurs = (support + predicted) > 0
+        f1 = 2 * hits[occurs] / (support + predicted)[occurs]
+        total = float(support.sum())
+        return {
+            "loss": sums["loss"][0] / total,
+            "accuracy": float(hits.sum()) / total,
+            "f1_macro": float(f1.mean()),
+        }
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
+        from sklearn.metrics import accuracy_score, f1_score
+
+        predicted, truth = outputs.argmax(1).numpy(), targets.numpy()
+        return {
+            "loss": float(self.loss(outputs, targets).double().mean()),
+            "accuracy": float(accuracy_score(truth, predicted)),
+            "f1_macro": float(f1_score(truth, predicted, average="macro")),
+        }
+
+
+class NextToken(Objective):
+    """Next-symbol prediction at every position of a sequence.
+
+    Outputs have shape (n, length, symbols), targets (n, length) of int64; positions with target
+    ``IGNORED`` (padding) count in nothing. Metrics: ``accuracy``, ``perplexity``, ``loss``.
+    """
+
+    IGNORED = -100
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        losses = functional.cross_entropy(
+            outputs.transpose(1, 2), targets, reduction="none", ignore_index=self.IGNORED
+        )
+        return losses.sum(1) / (targets != self.IGNORED).sum(1).clamp_min(1)
+
+    def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
+        counted = targets != self.IGNORED
+        losses = functional.cross_entropy(outputs[counted], targets[counted], reduction="sum")
+        hits = (outputs.argmax(-1) == targets) & counted
+        return {
+            "loss": [float(losses)],
+            "hits": [float(hits.sum())],
+            "tokens": [float(counted.sum())],
+        }
+
+    def pooled(self, sums: Mapping[str, list[float]]) -> Metrics:
+        tokens = max(sums["tokens"][0], 1.0)
+        loss = sums["loss"][0] / tokens
+        return {
+            "loss": loss,
+            "accuracy": sums["hits"][0] / tokens,
+            "perplexity": math.exp(min(loss, 700.0)),
+        }
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
+        return self.pooled(self.statistics(outputs, targets))
+
+
+class Regression(Objective):
+    """A real target with squared error.
+
+    Outputs have shape (n, 1) or (n,), targets (n,).
+    Metrics: ``r2``, ``mean_absolute_error``, ``root_mean_squared_error``, ``loss``.
+    """
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.reshape(-1) - targets).square()
+
+    def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
+        error = outputs.reshape(-1).double() - targets.double()
+        return {
+            "count": [float(len(targets))],
+            "target": [float(targets.double().sum())],
+            "target_squares": [float(targets.double().square().sum())],
+            "absolute": [float(error.abs().sum())],
+            "squares": [float(error.square().sum())],
+        }
+
+    def pooled(self, sums: Mapping[str, list[float]]) -> Metrics:
+        count = sums["count"][0]
+        mean_squares = sums["squares"][0] / count
+        spread = sums["target_squares"][0] - sums["target"][0] ** 2 / count
+        result = {
+            "loss": mean_squares,
+            "mean_absolute_error": sums["absolute"][0] / count,
+            "root_mean_squared_error": math.sqrt(mean_squares),
+        }
+        if spread > 0:
+            result["r2"] = 1 - sums["squares"][0] / spread
+        return result
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
+        return self.pooled(self.statistics(outputs, targets))
+
+
+LOWER_IS_BETTER = frozenset(
+    {"loss", "perplexity", "mean_absolute_error", "root_mean_squared_error"}
+)
+"""Metrics that improve downwards; the others improve upwards."""
+
+
+def _area_under_roc(positives: Tensor, negatives: Tensor) -> float:
+    """AUROC from score histograms; a tie within a bin counts one half (Mann-Whitney)."""
+    below = negatives.cumsum(0) - negatives
+    wins = (positives * (below + 0.5 * negatives)).sum()
+    return float(wins / (positives.sum() * negatives.sum()))
+
+
+def _average_precision(positives: Tensor, negatives: Tensor) -> float:
+    """Average precision from score histograms: sum of precision × increase of recall."""
+    hits = positives.flip(0).cumsum(0)
+    alarms = negatives.flip(0).cumsum(0)
+    precision = hits / (hits + alarms).clamp_min(1.0)
+    return float((precision * positives.flip(0)).sum() / positives.sum())
