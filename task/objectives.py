@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ SCORE_RANGE = 12.0
 
 class Objective(ABC):
     """Loss and metrics of a kind of target."""
+
+    needs_outputs: ClassVar[bool] = True
+    """Whether a client's own metrics need all outputs at once; if not, sums are enough."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -163,6 +167,7 @@ class NextToken(Objective):
     """
 
     IGNORED = -100
+    needs_outputs = False
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = functional.cross_entropy(
@@ -199,6 +204,8 @@ class Regression(Objective):
     Outputs have shape (n, 1) or (n,), targets (n,).
     Metrics: ``r2``, ``mean_absolute_error``, ``root_mean_squared_error``, ``loss``.
     """
+
+    needs_outputs = False
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.reshape(-1) - targets).square()

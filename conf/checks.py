@@ -1,0 +1,77 @@
+"""Combinations of settings that cannot work are refused before anything starts."""
+
+from __future__ import annotations
+
+from conf.errors import FedproofError
+from conf.schema import Engine, Settings
+
+
+def check(settings: Settings) -> None:
+    """Refuse impossible values and combinations.
+
+    Raises
+    ------
+    FedproofError
+        With one sentence naming the setting and the mend.
+    """
+    _check_ranges(settings)
+    federation = settings.federation
+    if federation.engine is Engine.remote and not federation.superlink:
+        raise FedproofError(
+            "federation=remote needs federation.superlink=NAME, a connection in Flower's "
+            "configuration file."
+        )
+    if federation.clients is not None and federation.min_clients > federation.clients:
+        raise FedproofError(
+            f"federation.min_clients={federation.min_clients} can never be met by "
+            f"federation.clients={federation.clients}: lower min_clients."
+        )
+    if settings.resume and settings.evaluate:
+        raise FedproofError("resume= and evaluate= exclude each other: give one of them.")
+
+
+def _check_ranges(settings: Settings) -> None:
+    train, federation = settings.train, settings.federation
+    at_least: tuple[tuple[str, float | None, float], ...] = (
+        ("rounds", settings.rounds, 1),
+        ("seed", settings.seed, 0),
+        ("evaluate_every", settings.evaluate_every, 1),
+        ("checkpoint_every", settings.checkpoint_every, 1),
+        ("stop.patience", settings.stop.patience, 0),
+        ("train.epochs", train.epochs, 1),
+        ("train.steps", train.steps, 1),
+        ("train.batch_size", train.batch_size, 1),
+        ("train.threads", train.threads, 1),
+        ("train.momentum", train.momentum, 0),
+        ("train.weight_decay", train.weight_decay, 0),
+        ("federation.clients", federation.clients, 1),
+        ("federation.min_clients", federation.min_clients, 1),
+        ("federation.retries", federation.retries, 0),
+        ("federation.workers", federation.workers, 1),
+        ("federation.nodes", federation.nodes, 1),
+        ("federation.wait", federation.wait, 0),
+        ("federation.max_examples", federation.max_examples, 1),
+    )
+    for name, value, least in at_least:
+        # `not >=` also refuses NaN.
+        if value is not None and not value >= least:
+            raise FedproofError(f"{name} must be at least {least:g}, got {value:g}.")
+    positive: tuple[tuple[str, float | None], ...] = (
+        ("train.lr", train.lr),
+        ("train.max_grad_norm", train.max_grad_norm),
+        ("federation.timeout", federation.timeout),
+    )
+    for name, value in positive:
+        if value is not None and not 0 < value < float("inf"):
+            raise FedproofError(f"{name} must be positive and finite, got {value:g}.")
+    shares = (
+        ("federation.fraction", federation.fraction),
+        ("federation.fraction_evaluate", federation.fraction_evaluate),
+    )
+    for name, share in shares:
+        if not 0 < share <= 1:
+            raise FedproofError(f"{name} must lie in (0, 1], got {share:g}.")
+    if not 0 < settings.task.test_fraction < 1:
+        raise FedproofError(
+            f"task.test_fraction must lie in (0, 1), got {settings.task.test_fraction:g}."
+        )

@@ -1,0 +1,47 @@
+"""Evaluation of a model on one client's held-out rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from task.base import Examples
+from task.objectives import Metrics, Objective, Statistics
+
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A client's own metrics, and the sums from which pooled metrics are computed."""
+
+    metrics: Metrics
+    statistics: Statistics
+
+
+@torch.inference_mode()
+def evaluate(module: nn.Module, examples: Examples, objective: Objective) -> Evaluated:
+    """Evaluate on `examples`, at least one; outputs are kept only where the metrics need them."""
+    module.eval()
+    sums: Statistics = {}
+    outputs = []
+    for x, y in zip(examples.x.split(BATCH), examples.y.split(BATCH), strict=True):
+        output = module(x)
+        sums = add(sums, objective.statistics(output, y))
+        if objective.needs_outputs:
+            outputs.append(output)
+    if outputs:
+        return Evaluated(objective.metrics(torch.cat(outputs), examples.y), sums)
+    return Evaluated(objective.pooled(sums), sums)
+
+
+def add(left: Statistics, right: Statistics) -> Statistics:
+    """Add two sets of sums, key by key; an empty one is zero."""
+    if not left:
+        return right
+    return {
+        key: [a + b for a, b in zip(values, right[key], strict=True)]
+        for key, values in left.items()
+    }

@@ -1,0 +1,67 @@
+"""A model whose trainable parameters are one flat vector.
+
+One vector makes optimiser steps, proximal terms, clipping and noise single tensor operations,
+however many layers there are; the module's parameters are views into it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from conf.schema import Settings
+from task.base import ModelSpec
+from task.registry import find
+from task.seeding import derive
+
+
+class FlatModel:
+    """A module with its trainable parameters in one vector.
+
+    Attributes
+    ----------
+    module : nn.Module
+        Computes; its trainable parameters and their gradients are views.
+    vector : nn.Parameter, shape (p,)
+        All trainable parameters; ``vector.grad`` is all gradients.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+        self.vector = nn.Parameter(flat)
+        self.vector.grad = torch.zeros_like(flat)
+        sizes = [p.numel() for p in parameters]
+        views = zip(flat.split(sizes), self.vector.grad.split(sizes), parameters, strict=True)
+        for value, gradient, parameter in views:
+            parameter.data = value.view_as(parameter)
+            parameter.grad = gradient.view_as(parameter)
+
+    @property
+    def gradient(self) -> Tensor:
+        """All gradients, shape (p,)."""
+        return cast(Tensor, self.vector.grad)
+
+    def zero_grad(self) -> None:
+        """Zero the gradients in place, so that they stay views."""
+        self.gradient.zero_()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Copy a state dict into the module."""
+        self.module.load_state_dict(state)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of the module's state dict."""
+        return {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+
+
+def build_model(settings: Settings, spec: ModelSpec) -> nn.Module:
+    """Build the model that the settings name, with initial weights fixed by the seed."""
+    build = find("task.models", settings.model.name).build
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(settings.seed, "model"))
+        module: Any = build(settings.model.options, spec)
+    return cast(nn.Module, module)

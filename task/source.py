@@ -1,0 +1,132 @@
+"""The data of the clients that one node serves: dealt, split, and made ready when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import FedproofError
+from conf.schema import PartitionConfig, Settings
+from task.base import ClientData, Json, Pool, Task
+from task.partition import partition
+from task.registry import find
+from task.seeding import generator
+
+Indices = NDArray[np.int64]
+
+
+def load_task(settings: Settings) -> Task[Any]:
+    """Instantiate the task that the settings name."""
+    return cast(Task[Any], find("task.tasks", settings.task.name).Task(settings.task))
+
+
+class DataSource:
+    """Rows of the clients on one node, as training and held-out parts.
+
+    Parameters
+    ----------
+    settings : Settings
+        What the run was told.
+    own : Path or None
+        The node's own data. Its rows stay with their natural clients whatever the run's
+        partition says; data without natural clients is one client.
+    name : str or None
+        Name of that one client; the file's stem if None.
+    part, parts : int
+        Without own data: this node serves every `parts`-th client, from `part` on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        own: Path | None = None,
+        name: str | None = None,
+        part: int = 0,
+        parts: int = 1,
+    ) -> None:
+        self.settings = settings
+        self.task = load_task(settings)
+        self._own = own
+        self._name = name
+        self._part = slice(part, None, parts)
+
+    @cached_property
+    def pool(self) -> Pool[Any]:
+        """All rows on this machine."""
+        path = self._own
+        if path is None and self.settings.task.path:
+            path = Path(self.settings.task.path).expanduser()
+        pool = self.task.load(path)
+        if self._own is not None and (self._name or pool.clients is None):
+            # A name given by the silo's operator is who the silo is; it goes before the file's.
+            clients = [self._name or self._own.stem] * len(pool.rows)
+            pool = Pool(pool.rows, pool.labels, clients, pool.test)
+        return pool
+
+    @cached_property
+    def _parts(self) -> Mapping[str, Indices]:
+        config, clients = self.settings.partition, self.settings.federation.clients
+        if self._own is not None:
+            config, clients = PartitionConfig("natural"), None
+        return partition(self.pool, config, clients, self.settings.seed)
+
+    @property
+    def clients(self) -> list[str]:
+        """Stable ids of the clients served here, sorted."""
+        return sorted(self._parts)[self._part]
+
+    def size(self, client: str) -> tuple[int, int]:
+        """Return how many training and held-out rows a client has."""
+        train, test = self._split(client)
+        return len(train), len(test)
+
+    def describe(self, client: str) -> Json:
+        """Return what the client tells the server before training."""
+        train, _ = self._split(client)
+        return self.task.describe(self.pool.rows.take(train)) if len(train) else {}
+
+    def data(self, client: str, shared: Mapping[str, Any]) -> ClientData:
+        """Return a client's tensors."""
+        train, test = self._split(client)
+        return self.task.prepare(self.pool.rows.take(train), self.pool.rows.take(test), shared)
+
+    def _split(self, client: str) -> tuple[Indices, Indices]:
+        if client not in self._parts:
+            raise FedproofError(f"client '{client}' is not served by this node.")
+        rows = self._parts[client]
+        if self.pool.test is not None:
+            held_out = self.pool.test[rows]
+        else:
+            labels = None if self.pool.labels is None else self.pool.labels[rows]
+            rng = generator(self.settings.seed, "split", client)
+            held_out = hold_out(len(rows), self.settings.task.test_fraction, labels, rng)
+        return rows[~held_out], rows[held_out]
+
+
+def hold_out(
+    count: int, fraction: float, labels: NDArray[np.int64] | None, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Choose held-out rows at random, each class in proportion.
+
+    Rows in random order, grouped by class, are walked with a step of `fraction`; a row is held
+    out whenever the walk passes a whole number. So every class and the whole are within one row
+    of their exact share. At least one row stays for training.
+
+    Returns
+    -------
+    ndarray of bool, shape (count,)
+    """
+    order = rng.permutation(count)
+    if labels is not None:
+        order = order[np.argsort(labels[order], kind="stable")]
+    walk = np.floor(np.arange(count + 1) * fraction + rng.random())
+    held_out = np.zeros(count, dtype=bool)
+    held_out[order] = np.diff(walk) > 0
+    if count and held_out.all():
+        held_out[order[0]] = False
+    return held_out

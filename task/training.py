@@ -1,0 +1,91 @@
+"""Local training of one client in one round (McMahan et al. 2017, Algorithm 1, ClientUpdate)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conf.schema import Optimizer, TrainConfig
+from task.base import Examples
+from task.flat import FlatModel
+from task.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What local training did: mean loss over the batches, and how many of them."""
+
+    loss: float
+    steps: int
+
+
+def train(
+    model: FlatModel,
+    examples: Examples,
+    objective: Objective,
+    config: TrainConfig,
+    seed: int,
+    proximal_mu: float = 0.0,
+) -> Trained:
+    """Train `model` in place.
+
+    Parameters
+    ----------
+    model : FlatModel
+        Holds the global model at the start and the client's at the end.
+    examples : Examples
+        The client's training rows; at least one.
+    config : TrainConfig
+        Epochs or steps, batch size, optimiser.
+    seed : int
+        Fixes the order of the batches and dropout.
+    proximal_mu : float
+        FedProx (Li et al. 2020, eq. 2): adds mu/2 · ‖w - w_global‖² to the loss.
+    """
+    optimizer = _optimizer(model, config)
+    start = model.vector.detach().clone()
+    total, steps = torch.zeros((), dtype=torch.float64), 0
+    model.module.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for index in batches(len(examples), config):
+            batch = Examples(examples.x[index], examples.y[index])
+            model.zero_grad()
+            loss = objective.loss(model.module(batch.x), batch.y).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if proximal_mu:
+                model.gradient.add_(model.vector.detach() - start, alpha=proximal_mu)
+            if config.max_grad_norm is not None:
+                _clip(model.gradient, config.max_grad_norm)
+            optimizer.step()
+            total += loss.detach()
+            steps += 1
+    return Trained(loss=float(total) / max(steps, 1), steps=steps)
+
+
+def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
+    """Yield the row indices of each batch: reshuffled epochs, cut off after ``train.steps``."""
+    per_epoch = -(-count // config.batch_size)
+    left = config.steps if config.steps is not None else config.epochs * per_epoch
+    while left > 0:
+        for index in torch.randperm(count).split(config.batch_size)[:left]:
+            yield index
+            left -= 1
+
+
+def _optimizer(model: FlatModel, config: TrainConfig) -> torch.optim.Optimizer:
+    parameters = [model.vector]
+    if config.optimizer is Optimizer.sgd:
+        return torch.optim.SGD(
+            parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    kind = torch.optim.Adam if config.optimizer is Optimizer.adam else torch.optim.AdamW
+    return kind(parameters, config.lr, weight_decay=config.weight_decay)
+
+
+def _clip(gradient: Tensor, max_norm: float) -> None:
+    norm = gradient.norm()
+    gradient.mul_((max_norm / (norm + 1e-6)).clamp_max(1.0))
