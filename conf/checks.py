@@ -49,6 +49,7 @@ def _check_ranges(settings: Settings) -> None:
         ("federation.retries", federation.retries, 0),
         ("federation.workers", federation.workers, 1),
         ("federation.nodes", federation.nodes, 1),
+        ("federation.port", federation.port, 1),
         ("federation.wait", federation.wait, 0),
         ("federation.max_examples", federation.max_examples, 1),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from functools import cache
@@ -177,3 +178,17 @@ def _flatten(node: Any, prefix: str) -> set[str]:
         if key != "defaults":
             keys |= {f"{prefix}{key}"} | _flatten(value, f"{prefix}{key}.")
     return keys
+
+
+def split_overrides(text: str) -> tuple[str, ...]:
+    """Split the run config's ``overrides`` as a shell would.
+
+    Raises
+    ------
+    FedproofError
+        If a quotation is not closed.
+    """
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise FedproofError(f"overrides: {error} in {text!r}: close it.") from None

@@ -14,9 +14,10 @@ from conf.schema import Settings
 
 _PACKAGES = ("client_app", "conf", "server_app", "task")
 _SUFFIXES = (".py", ".yaml", ".jsonl")
-_NOT_LEARNING = ("resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop")
+_NOT_LEARNING = ("resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select")
 _NOT_LEARNING_FEDERATION = (
-    "engine", "workers", "nodes", "wait", "superlink", "timeout", "retries", "min_clients",
+    "engine", "workers", "nodes", "wait", "superlink", "port", "timeout", "retries",
+    "min_clients",
 )  # fmt: skip
 
 

@@ -30,6 +30,13 @@ class Engine(Enum):
     remote = "remote"
 
 
+class Select(Enum):
+    """Which model a run ends with: that of the last round, or of the best evaluation."""
+
+    last = "last"
+    best = "best"
+
+
 class Optimizer(Enum):
     """Local optimiser, by its name in `torch.optim`."""
 
@@ -143,6 +150,8 @@ class FederationConfig:
         Seconds to wait for `nodes`.
     superlink : str or None
         Connection in Flower's configuration file (remote).
+    port : int or None
+        Port of the SuperLink that the flower engine starts; None: a free one.
     max_examples : int
         A client that claims more training examples than this is excluded.
     """
@@ -158,6 +167,7 @@ class FederationConfig:
     nodes: int | None = None
     wait: float = 120.0
     superlink: str | None = None
+    port: int | None = None
     max_examples: int = 10_000_000
 
 
@@ -184,6 +194,7 @@ class Settings:
     seed: int = 42
     evaluate_every: int = 1
     checkpoint_every: int = 1
+    select: Select = Select.last
     resume: str | None = None
     evaluate: str | None = None
     run_dir: str | None = None

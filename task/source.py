@@ -69,7 +69,8 @@ class DataSource:
         return pool
 
     @cached_property
-    def _parts(self) -> Mapping[str, Indices]:
+    def parts(self) -> Mapping[str, Indices]:
+        """Rows of every client that this machine could serve."""
         config, clients = self.settings.partition, self.settings.federation.clients
         if self._own is not None:
             config, clients = PartitionConfig("natural"), None
@@ -78,7 +79,7 @@ class DataSource:
     @property
     def clients(self) -> list[str]:
         """Stable ids of the clients served here, sorted."""
-        return sorted(self._parts)[self._part]
+        return sorted(self.parts)[self._part]
 
     def size(self, client: str) -> tuple[int, int]:
         """Return how many training and held-out rows a client has."""
@@ -96,9 +97,9 @@ class DataSource:
         return self.task.prepare(self.pool.rows.take(train), self.pool.rows.take(test), shared)
 
     def _split(self, client: str) -> tuple[Indices, Indices]:
-        if client not in self._parts:
+        if client not in self.parts:
             raise FedproofError(f"client '{client}' is not served by this node.")
-        rows = self._parts[client]
+        rows = self.parts[client]
         if self.pool.test is not None:
             held_out = self.pool.test[rows]
         else:

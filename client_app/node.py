@@ -1,0 +1,107 @@
+"""A node: what one SuperNode, worker or simulated node knows while it serves its clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, Context
+from torch import Tensor
+
+from conf.compose import compose, split_overrides
+from conf.digest import code_digest, config_digest
+from conf.errors import FedproofError
+from conf.schema import Settings
+from task.base import ClientData
+from task.flat import FlatModel, build_model
+from task.objectives import Objective
+from task.source import DataSource
+
+CACHED_CLIENTS = 256
+"""Clients whose tensors a process keeps; the others are made again when they are sampled."""
+
+
+class Node:
+    """Settings, data and one reused model of this process."""
+
+    def __init__(self, settings: Settings, source: DataSource) -> None:
+        self.settings = settings
+        self.source = source
+        self.digests = {"config": config_digest(settings), "code": code_digest()}
+
+    def check(self, header: Mapping[str, Any]) -> None:
+        """Refuse a server that runs other code or other settings."""
+        for kind, mine in self.digests.items():
+            if header.get(kind) != mine:
+                raise FedproofError(
+                    f"this node runs other {kind} than the server ({kind} digest {mine[:12]}, "
+                    f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
+                )
+
+    def learner(self, header: Mapping[str, Any]) -> Learner:
+        """Return model and data for what the clients agreed on."""
+        return _learner(self, json.dumps(header.get("shared", {}), sort_keys=True))
+
+
+class Learner:
+    """One model, reused for every client of this process, and the clients' tensors."""
+
+    def __init__(self, node: Node, shared: Mapping[str, Any]) -> None:
+        self.settings = node.settings
+        self._source = node.source
+        self._shared = shared
+        self.objective: Objective = node.source.task.objective(shared)
+        self.data = lru_cache(maxsize=CACHED_CLIENTS)(self._data)
+        self._told: tuple[ArrayRecord, dict[str, Tensor]] | None = None
+
+    @cached_property
+    def model(self) -> FlatModel:
+        """The model; its values are whatever was loaded last."""
+        return FlatModel(build_model(self.settings, self._source.task.spec(self._shared)))
+
+    def load(self, arrays: ArrayRecord) -> FlatModel:
+        """Return the model with the values of `arrays`, which a cohort decodes once."""
+        if self._told is None or self._told[0] is not arrays:
+            self._told = (arrays, arrays.to_torch_state_dict())
+        try:
+            self.model.load(self._told[1])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise FedproofError(f"the server's model does not fit this task: {reason}") from None
+        return self.model
+
+    def _data(self, client: str) -> ClientData:
+        return self._source.data(client, self._shared)
+
+
+def node_of(context: Context) -> Node:
+    """Return the node for a Flower context; processes keep it between messages.
+
+    Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
+    silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node).
+    """
+    config = context.node_config
+    own = config.get("data")
+    return _node(
+        split_overrides(str(context.run_config.get("overrides", ""))),
+        None if own is None else Path(str(own)).expanduser(),
+        None if "client" not in config else str(config["client"]),
+        int(config.get("partition-id", 0)),
+        int(config.get("num-partitions", 1)),
+    )
+
+
+@lru_cache(maxsize=8)
+def _node(
+    overrides: tuple[str, ...], own: Path | None, name: str | None, part: int, parts: int
+) -> Node:
+    settings = compose(overrides)
+    return Node(settings, DataSource(settings, own, name, part, parts))
+
+
+@lru_cache(maxsize=2)
+def _learner(node: Node, shared: str) -> Learner:
+    return Learner(node, json.loads(shared))

@@ -1,0 +1,148 @@
+"""Checkpoints: one safetensors file per run, written whole or not at all.
+
+Nothing is pickled: tensors are tensors, the rest is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from conf.errors import FedproofError
+
+CHECKPOINT = "checkpoint.safetensors"
+Tensors = dict[str, NDArray[Any]]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` when all went well, durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able facts to `path`, atomically."""
+    from safetensors.numpy import save_file
+
+    contiguous = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    # ascontiguousarray makes a 0-d array 1-d; the shape must come back as it was.
+    shaped = {key: value.reshape(tensors[key].shape) for key, value in contiguous.items()}
+    with atomic(path) as temporary:
+        save_file(shaped, temporary, {"fedproof": json.dumps(facts)})
+
+
+def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    FedproofError
+        If the file is missing, torn, or not one of ours.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            facts = json.loads((file.metadata() or {})["fedproof"])
+    except FileNotFoundError:
+        raise FedproofError(f"{path} does not exist: give a run directory of fedproof.") from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise FedproofError(
+            f"{path} is damaged or not from fedproof ({type(error).__name__}): use another run."
+        ) from None
+    return tensors, facts
+
+
+def to_arrays(tensors: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return named arrays as Flower's record."""
+    return ArrayRecord({key: Array(value) for key, value in tensors.items()})
+
+
+def to_tensors(arrays: ArrayRecord) -> Tensors:
+    """Return Flower's record as named arrays."""
+    return {key: array.numpy() for key, array in arrays.items()}
+
+
+def strategy_state(strategy: Strategy) -> tuple[Tensors, dict[str, Any]]:
+    """Return what a strategy remembers: its attributes that are numbers, arrays or nests of them.
+
+    Works for any strategy that keeps its state in attributes, Flower's included; functions and
+    the like belong to how it was built and are built again.
+    """
+    tensors: Tensors = {}
+    tree: dict[str, Any] = {}
+    for name, value in vars(strategy).items():
+        try:
+            tree[name] = _flatten(value, name, tensors)
+        except TypeError:
+            continue
+    return tensors, tree
+
+
+def restore_strategy(strategy: Strategy, tensors: Tensors, tree: Mapping[str, Any]) -> None:
+    """Give a freshly built strategy the state that `strategy_state` returned."""
+    for name, node in tree.items():
+        setattr(strategy, name, _restore(node, tensors))
+
+
+def prefixed(prefix: str, tensors: Tensors) -> Tensors:
+    """Return `tensors` with ``prefix/`` before each name."""
+    return {f"{prefix}/{key}": value for key, value in tensors.items()}
+
+
+def under(prefix: str, tensors: Tensors) -> Tensors:
+    """Return the tensors below ``prefix/``, without it."""
+    start = f"{prefix}/"
+    return {key.removeprefix(start): v for key, v in tensors.items() if key.startswith(start)}
+
+
+def _flatten(value: Any, where: str, tensors: Tensors) -> Any:
+    """Move arrays into `tensors`; return a JSON tree that says where they are."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    if isinstance(value, np.generic):
+        return {"scalar": _flatten(np.asarray(value), where, tensors)}
+    if isinstance(value, np.ndarray):
+        tensors[where] = value
+        return {"array": where}
+    if isinstance(value, ArrayRecord):
+        return {"arrays": _flatten(to_tensors(value), where, tensors)}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {k: _flatten(v, f"{where}.{k}", tensors) for k, v in value.items()}}
+    if isinstance(value, list | tuple):
+        items = [_flatten(v, f"{where}.{i}", tensors) for i, v in enumerate(value)]
+        return {"tuple" if isinstance(value, tuple) else "list": items}
+    raise TypeError(where)
+
+
+def _restore(node: Mapping[str, Any], tensors: Tensors) -> Any:
+    (kind, inner), *_ = node.items()
+    if kind == "array":
+        return tensors[inner].copy()
+    if kind == "scalar":
+        return _restore(inner, tensors)[()]
+    if kind == "arrays":
+        return to_arrays(_restore(inner, tensors))
+    if kind == "dict":
+        return {key: _restore(value, tensors) for key, value in inner.items()}
+    if kind in ("list", "tuple"):
+        items = [_restore(value, tensors) for value in inner]
+        return tuple(items) if kind == "tuple" else items
+    return inner

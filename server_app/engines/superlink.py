@@ -1,0 +1,142 @@
+"""A SuperLink of our own for one simulation, ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from conf.errors import FedproofError
+
+CONNECTION = "fedproof"
+STARTUP = 60.0
+
+
+@dataclass(frozen=True)
+class Link:
+    """How to reach a SuperLink: its connection's name, and the environment for ``flwr``."""
+
+    connection: str
+    environment: Mapping[str, str]
+
+
+def quiet_environment() -> dict[str, str]:
+    """Return this environment without telemetry, update checks and per-run installation."""
+    return os.environ | {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def program(name: str) -> str:
+    """Return the path of a program of this Python environment."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise FedproofError(f"'{name}' is not installed: install fedproof with its dependencies.")
+    return found
+
+
+@contextmanager
+def own_superlink(port: int | None) -> Iterator[Link]:
+    """Start a SuperLink for simulations on loopback; end it and its children on exit.
+
+    It runs in an empty directory, because Ray puts the working directory on its workers' module
+    path, and in a private Flower home.
+
+    Raises
+    ------
+    FedproofError
+        If `port` is in use, or the SuperLink does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedproof-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder) / "home"
+        neutral = Path(folder) / "empty"
+        home.mkdir()
+        neutral.mkdir()
+        number = free_port(port)
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n'
+            f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{number}"\ninsecure = true\n'
+        )
+        # Ray lowers its workers' priority by 15 unless told otherwise.
+        environment = quiet_environment() | {"FLWR_HOME": str(home), "RAY_worker_niceness": "0"}
+        with (Path(folder) / "superlink.log").open("wb") as log:
+            process = subprocess.Popen(
+                [program("flower-superlink"), "--simulation", "--insecure",
+                 "--host", "127.0.0.1", "--port", str(number)],
+                env=environment, cwd=neutral, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            _await_port(process, number, Path(folder) / "superlink.log")
+            yield Link(CONNECTION, environment)
+        finally:
+            end_tree(process.pid)
+            process.wait()
+
+
+def free_port(wanted: int | None) -> int:
+    """Return `wanted`, or any free port on loopback.
+
+    Raises
+    ------
+    FedproofError
+        If `wanted` is in use.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError:
+            raise FedproofError(
+                f"federation.port={wanted} is in use: give another one, or none to take a free one."
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def end_tree(pid: int) -> None:
+    """End a process and all its descendants: politely first, then for good."""
+    try:
+        parent = psutil.Process(pid)
+        family = [*parent.children(recursive=True), parent]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        _signal(process, kill=False)
+    _, alive = psutil.wait_procs(family, timeout=5)
+    for process in alive:
+        _signal(process, kill=True)
+    psutil.wait_procs(alive, timeout=5)
+
+
+def _signal(process: psutil.Process, *, kill: bool) -> None:
+    try:
+        process.kill() if kill else process.terminate()
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + STARTUP
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
+            raise FedproofError(f"Flower's SuperLink did not start: {last}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise FedproofError(f"Flower's SuperLink did not answer within {STARTUP:g} s: try again.")

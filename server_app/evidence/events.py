@@ -1,0 +1,48 @@
+"""What a run announces while it runs, to whoever watches.
+
+In the same process a watcher registers itself. In another process (a SuperLink's ServerApp) the
+announcements are lines of its log, which Flower streams to the command that submitted the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Event = dict[str, Any]
+Watcher = Callable[[Event], None]
+
+PREFIX = "FEDPROOF-EVENT "
+_watchers: list[Watcher] = []
+
+
+@contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Let `watcher` see the events of runs in this process."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
+def announce(event: Event, *, log_lines: bool) -> None:
+    """Tell the watchers in this process; print a log line for those elsewhere if asked to."""
+    for watcher in _watchers:
+        watcher(event)
+    if log_lines and not _watchers:
+        print(PREFIX + json.dumps(event), flush=True)
+
+
+def parse(line: str) -> Event | None:
+    """Return the event in a log line, or None if it holds none."""
+    _, found, text = line.partition(PREFIX)
+    if not found:
+        return None
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

@@ -1,0 +1,59 @@
+"""Result tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from server_app.evidence import files
+
+MOST_CLIENTS = 40
+"""Clients in a table; of more, the best and the worst are shown."""
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes with a decimal unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def result_table(summary: Mapping[str, Any]) -> Table:
+    """Return what a run achieved, and what it cost."""
+    title = f"{summary['task']} · {summary['strategy']} · round {summary['evaluated_round']}"
+    table = Table("held out, all clients", "", title=title, title_justify="left")
+    for name, value in sorted(summary["held_out"].items()):
+        table.add_row(name, f"{value:.4f}")
+    table.add_section()
+    table.add_row("sent to clients", human_bytes(summary["bytes_down"]))
+    table.add_row("sent by clients", human_bytes(summary["bytes_up"]))
+    table.add_row("seconds", f"{summary['seconds']:.1f}")
+    return table
+
+
+def client_table(run_dir: Path, summary: Mapping[str, Any]) -> Table | None:
+    """Return the clients' own metrics in the round that the summary speaks of."""
+    rows = files.read_lines(run_dir / files.CLIENTS)
+    rows = [row for row in rows if row["round"] == summary["evaluated_round"]]
+    return metrics_table(rows, summary["metric"]) if rows else None
+
+
+def metrics_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """Return one row per client; of many clients, the worst and best by `metric`."""
+    ordered = sorted(rows, key=lambda row: row["client"])
+    left_out = len(rows) - MOST_CLIENTS
+    if left_out > 0:
+        ranked = sorted(rows, key=lambda row: row.get(metric, 0.0))
+        ordered = [*ranked[: MOST_CLIENTS // 2], *ranked[-MOST_CLIENTS // 2 :]]
+    names = sorted({key for row in rows for key in row} - {"round", "client", "num-examples"})
+    caption = f"{left_out} clients in between are in {files.CLIENTS}" if left_out > 0 else None
+    table = Table("client", "held out", *names, caption=caption)
+    for row in ordered:
+        values = [f"{row[name]:.4f}" if name in row else "–" for name in names]
+        table.add_row(str(row["client"]), str(row["num-examples"]), *values)
+    return table

@@ -1,0 +1,148 @@
+"""A Grid on which clients look like nodes, so that any Flower strategy works on clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from server_app.federation.roster import Roster, read_reply
+from task.wire import Cohort, WireError, wire_bytes
+
+CLIENT_FAILED = 2
+"""Flower's error code of a ClientApp that raised."""
+
+
+class ClientGrid(Grid):
+    """Presents the clients of a cohort as nodes, and sends one message per physical node.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's, to the physical nodes.
+    roster : Roster
+        Which node serves which client.
+    header : mapping
+        What every cohort message says: digests, and what the clients agreed on.
+
+    Attributes
+    ----------
+    cohort : list of str
+        The clients that a strategy sees; set before each exchange.
+    bytes_down, bytes_up : int
+        Content sent to and received from clients so far, each client counted as if it were a
+        node of its own, so that the figures do not depend on how clients share nodes.
+    """
+
+    def __init__(self, grid: Grid, roster: Roster, header: Mapping[str, Any]) -> None:
+        self._grid = grid
+        self._roster = roster
+        self._header = dict(header)
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self.cohort: list[str] = []
+        self.bytes_down = 0
+        self.bytes_up = 0
+
+    def name(self, message: Message) -> str:
+        """Return the client that a reply is from."""
+        return self._names[message.metadata.src_node_id]
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the physical grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the physical grid."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message to a client's number."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the numbers of the cohort's clients."""
+        return [self._number(client) for client in self.cohort]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Not offered: a cohort is one exchange."""
+        raise NotImplementedError("use send_and_receive")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Not offered: a cohort is one exchange."""
+        raise NotImplementedError("use send_and_receive")
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Send each client its message, packed per node; return one reply per client.
+
+        A client without a usable answer gets an error reply that says why. Replies come in the
+        order of the client ids, so that sums do not depend on who was first.
+        """
+        asked = {self._names[m.metadata.dst_node_id]: m for m in messages}
+        self.bytes_down += sum(_sizes(m.content for m in asked.values()))
+        by_node: dict[int, dict[str, Message]] = {}
+        for client in sorted(asked):
+            by_node.setdefault(self._roster.members[client].node, {})[client] = asked[client]
+        requests = [self._pack(node, told) for node, told in by_node.items()]
+        answers: dict[str, RecordDict | str] = dict.fromkeys(asked, "no answer in time")
+        for reply in self._grid.send_and_receive(requests, timeout=timeout):
+            told = by_node.get(reply.metadata.src_node_id, {})
+            answers |= self._unpack(reply, told)
+        replies = [_answer(asked[client], answers[client]) for client in sorted(asked)]
+        self.bytes_up += sum(_sizes(r.content for r in replies if r.has_content()))
+        return replies
+
+    def _pack(self, node: int, told: Mapping[str, Message]) -> Message:
+        first = next(iter(told.values()))
+        cohort = Cohort({c: m.content for c, m in told.items()}, header=self._header)
+        return Message(
+            cohort.pack(), node, first.metadata.message_type, group_id=first.metadata.group_id
+        )
+
+    def _unpack(self, reply: Message, told: Mapping[str, Message]) -> dict[str, RecordDict | str]:
+        digests = {key: self._header[key] for key in ("config", "code")}
+        try:
+            cohort = read_reply(reply, digests)
+        except WireError as error:
+            return dict.fromkeys(told, str(error))
+        answers: dict[str, RecordDict | str] = {}
+        for client in told:
+            if client in cohort.parts:
+                answers[client] = cohort.parts[client]
+            else:
+                answers[client] = cohort.errors.get(client, "its node left it out")
+        return answers
+
+    def _number(self, client: str) -> int:
+        if client not in self._numbers:
+            number = len(self._numbers) + 1
+            self._numbers[client], self._names[number] = number, client
+        return self._numbers[client]
+
+
+def _answer(asked: Message, answer: RecordDict | str) -> Message:
+    if isinstance(answer, str):
+        return Message(Error(CLIENT_FAILED, answer), reply_to=asked)
+    return Message(answer, reply_to=asked)
+
+
+def _sizes(contents: Iterable[RecordDict]) -> Iterable[int]:
+    """Yield the size of each content; equal objects are measured once."""
+    known: dict[int, int] = {}
+    for content in contents:
+        if id(content) not in known:
+            known[id(content)] = wire_bytes(content)
+        yield known[id(content)]

@@ -1,0 +1,115 @@
+"""A client's answer is checked before anything is aggregated; the reasons name what is wrong."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+
+class InvalidAnswerError(ValueError):
+    """An answer that must not be aggregated."""
+
+
+class Reference:
+    """The shapes and types that every update must have.
+
+    Parameters
+    ----------
+    arrays : ArrayRecord
+        The global model.
+    """
+
+    def __init__(self, arrays: ArrayRecord) -> None:
+        self._arrays = {
+            key: (tuple(array.shape), np.dtype(array.dtype)) for key, array in arrays.items()
+        }
+
+    def check_update(self, content: RecordDict, rows: int) -> None:
+        """Refuse an update that is malformed, not finite, or weighs more than its rows.
+
+        Parameters
+        ----------
+        content : RecordDict
+            One ArrayRecord and one MetricRecord with ``num-examples``.
+        rows : int
+            Training rows of this client, as it said when it joined.
+
+        Raises
+        ------
+        InvalidAnswerError
+            With the reason.
+        """
+        if len(content.array_records) != 1:
+            raise InvalidAnswerError("its answer does not hold exactly one model")
+        self._check_arrays(next(iter(content.array_records.values())))
+        check_metrics(content, rows)
+
+    def _check_arrays(self, arrays: ArrayRecord) -> None:
+        if set(arrays) != set(self._arrays):
+            raise InvalidAnswerError("its model has other parameters than the global model")
+        for key, (shape, dtype) in self._arrays.items():
+            values = _decode(arrays[key], key)
+            if values.shape != shape:
+                raise InvalidAnswerError(f"'{key}' has shape {values.shape}, not {shape}")
+            if values.dtype != dtype:
+                raise InvalidAnswerError(f"'{key}' has type {values.dtype}, not {dtype}")
+            if not np.isfinite(values).all():
+                raise InvalidAnswerError(f"'{key}' holds NaN or infinity")
+
+
+def check_metrics(content: RecordDict, rows: int) -> MetricRecord:
+    """Refuse metrics that are not finite numbers, or an absurd count of examples.
+
+    Returns
+    -------
+    MetricRecord
+        The one that was checked.
+    """
+    if len(content.metric_records) != 1:
+        raise InvalidAnswerError("its answer does not hold exactly one set of metrics")
+    metrics = next(iter(content.metric_records.values()))
+    count = metrics.get("num-examples")
+    if type(count) is not int or not 1 <= count <= rows:
+        raise InvalidAnswerError(f"it claims {count} examples; it joined with {rows}")
+    for key, value in metrics.items():
+        if isinstance(value, list) or not math.isfinite(value):
+            raise InvalidAnswerError(f"its '{key}' is not a finite number")
+    return metrics
+
+
+def check_statistics(content: RecordDict) -> dict[str, list[float]]:
+    """Return the sums of an evaluation; refuse what are not lists of finite numbers."""
+    record = content.config_records.get("statistics")
+    if not record:
+        raise InvalidAnswerError("its evaluation holds no statistics")
+    result: dict[str, list[float]] = {}
+    for key, values in record.items():
+        if not isinstance(values, list) or not all(
+            isinstance(v, int | float) and math.isfinite(v) for v in values
+        ):
+            raise InvalidAnswerError(f"its statistics '{key}' are not finite numbers")
+        result[key] = [float(v) for v in values]
+    return result
+
+
+def same_metrics(replies: list[Message]) -> list[Message]:
+    """Drop metrics that not every answer has: Flower's strategies want equal keys everywhere.
+
+    A client whose held-out rows are all of one class has no AUROC, for example.
+    """
+    records = [next(iter(reply.content.metric_records.values())) for reply in replies]
+    common = set.intersection(*(set(record) for record in records)) if records else set()
+    for record in records:
+        for key in set(record) - common:
+            del record[key]
+    return replies
+
+
+def _decode(array: Array, key: str) -> NDArray[np.generic]:
+    try:
+        return np.asarray(array.numpy())
+    except Exception:
+        raise InvalidAnswerError(f"'{key}' cannot be decoded") from None

@@ -1,0 +1,144 @@
+"""The `fedproof` command: a Hydra application that runs a federation.
+
+Importing this must stay light, because tab completion, ``--help`` and refusals do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from conf.compose import CONFIG_DIR, CONFIG_NAME, compose, normalize
+from conf.errors import FedproofError
+
+REFUSED = 2
+INTERRUPTED = 130
+_LOOKS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
+          "--shell-completion", "-sc", "--package", "-p")  # fmt: skip
+
+_failures: list[int] = []
+
+
+def main() -> None:
+    """Run the command; exits 0 only if every run finished and left a model."""
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+    except FedproofError as error:
+        _complain(error)
+        sys.exit(REFUSED)
+    _application()
+    sys.exit(max(_failures, default=0))
+
+
+def prepare(arguments: Sequence[str]) -> list[str]:
+    """Check all settings of all runs before anything starts; return Hydra's arguments.
+
+    ``resume=`` and ``evaluate=`` bring the overrides of the run that they name.
+
+    Raises
+    ------
+    FedproofError
+        If some run's settings are wrong.
+    """
+    flags = [a for a in arguments if a.startswith("-")]
+    plain = [normalize(a) for a in arguments if not a.startswith("-")]
+    if any(flag.partition("=")[0] in _LOOKS for flag in flags):
+        return [normalize(a) for a in arguments]
+    plain = _recall(plain)
+    multirun = bool({"-m", "--multirun"} & set(flags))
+    for run in _sweep(plain) if multirun else [tuple(plain)]:
+        compose(tuple(o for o in run if not o.lstrip("+~").startswith("hydra.")))
+    return [*flags, *plain]
+
+
+def quote(value: str | Path) -> str:
+    """Quote a value for Hydra's grammar."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _recall(overrides: Sequence[str]) -> list[str]:
+    """Put the overrides of the run that is resumed or evaluated before the given ones."""
+    given = dict(o.partition("=")[::2] for o in overrides)
+    for key in ("resume", "evaluate"):
+        if key not in given or given[key] in ("", "null"):
+            continue
+        path = Path(given[key].strip("\"'")).expanduser().resolve()
+        directory = path if path.is_dir() else path.parent
+        run = _read_run(directory, key)
+        theirs = [
+            o for o in run["overrides"] if o.partition("=")[0] not in {"run_dir", "resume", *given}
+        ]
+        rest = [o for o in overrides if not o.startswith(f"{key}=")]
+        place = directory
+        if key == "resume":
+            rest.append(f"hydra.run.dir={quote(directory)}")
+            if "federation" in given and given["federation"] == "remote" or (
+                "federation=remote" in theirs
+            ):
+                place = Path(run["server_directory"])
+        else:
+            place = path
+        return [*theirs, *rest, f"{key}={quote(place)}"]
+    return list(overrides)
+
+
+def _read_run(directory: Path, key: str) -> dict[str, Any]:
+    try:
+        run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise FedproofError(
+            f"{key}={directory} is not a run directory of fedproof: it has no readable run.json."
+        ) from None
+    assert isinstance(run, dict)
+    return run
+
+
+def _sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the overrides of each run of a multirun."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except Exception:
+        return [tuple(overrides)]
+    choices = []
+    for override in parsed:
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([str(override.input_line)])
+    return list(itertools.product(*choices))
+
+
+def _complain(error: BaseException) -> None:
+    print(f"fedproof: {error}", file=sys.stderr)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=CONFIG_NAME)
+def _application(_: DictConfig) -> None:
+    from server_app.command import execute
+
+    runtime = HydraConfig.get()
+    overrides = [normalize(o) for o in runtime.overrides.task]
+    directory = Path(runtime.runtime.output_dir)
+    try:
+        execute(compose(tuple(overrides)), overrides, directory)
+    except FedproofError as error:
+        _complain(error)
+        _failures.append(1)
+    except KeyboardInterrupt:
+        resume = f" Go on with: fedproof resume={directory}" if _resumable(directory) else ""
+        print(f"\nfedproof: interrupted.{resume}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _resumable(directory: Path) -> bool:
+    return (directory / "checkpoint.safetensors").is_file()

@@ -1,0 +1,302 @@
+"""The round loop: sample clients, train, aggregate, evaluate, record, checkpoint.
+
+The loop is ours because `Strategy.start` cannot resume, stop early or tell clients apart; the
+strategies are Flower's interface, called in Flower's order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from conf.digest import code_digest, config_digest
+from conf.errors import FedproofError
+from conf.schema import Settings
+from server_app import checkpoint
+from server_app.evidence.recorder import Recorder
+from server_app.federation.grid import ClientGrid
+from server_app.federation.roster import Roster
+from server_app.federation.sampling import sample
+from server_app.federation.validation import (
+    InvalidAnswerError,
+    Reference,
+    check_metrics,
+    check_statistics,
+    same_metrics,
+)
+from server_app.selection import Selection
+from task.base import Task
+from task.evaluation import add
+from task.flat import build_model
+from task.objectives import Objective, Statistics
+
+Failures = dict[str, str]
+
+
+class RoundLoop:
+    """One federated run, from the first round or from a checkpoint."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task[Any],
+        strategy: Strategy,
+        grid: Grid,
+        recorder: Recorder,
+    ) -> None:
+        self.settings = settings
+        self.task = task
+        self.strategy = strategy
+        self.recorder = recorder
+        self.digests = {"config": config_digest(settings), "code": code_digest()}
+        self.roster = Roster(settings.federation, self.digests)
+        self.selection = Selection(settings)
+        self.done = 0
+        self.seconds = 0.0
+        self._physical = grid
+        self._shared: dict[str, Any] | None = None
+
+    def run(self) -> ArrayRecord:
+        """Run the rounds that are left; return the model that the run selects.
+
+        Raises
+        ------
+        FedproofError
+            If the federation cannot start, or a round fails for good; the last checkpoint and
+            everything recorded so far stay as they are.
+        """
+        self.roster.gather(self._physical)
+        arrays = self._resume() if self.settings.resume else None
+        if self._shared is None:
+            self._shared = self._agree()
+        self.objective: Objective = self.task.objective(self._shared)
+        self.grid = ClientGrid(
+            self._physical, self.roster, {**self.digests, "shared": self._shared}
+        )
+        if arrays is None:
+            model = build_model(self.settings, self.task.spec(self._shared))
+            arrays = ArrayRecord(model.state_dict())
+        self.recorder.start(self._start_facts(arrays), keep_rounds=self.done)
+        while self.done < self.settings.rounds and not self.selection.stopped:
+            arrays = self._round(self.done + 1, arrays)
+        chosen = self.selection.choose(arrays)
+        self.recorder.finish(chosen, self._summary_facts())
+        return chosen
+
+    def _round(self, number: int, arrays: ArrayRecord) -> ArrayRecord:
+        started, down, up = time.monotonic(), self.grid.bytes_down, self.grid.bytes_up
+        self.roster.refresh(self._physical)
+        arrays, line = self._train(number, arrays)
+        if number % self.settings.evaluate_every == 0 or number == self.settings.rounds:
+            line |= self._evaluate(number, arrays)
+            self.selection.update(number, line["held_out"], arrays)
+        elapsed = time.monotonic() - started
+        self.seconds += elapsed
+        line |= {
+            "bytes_down": self.grid.bytes_down - down,
+            "bytes_up": self.grid.bytes_up - up,
+            "seconds": round(elapsed, 4),
+        }
+        self.done = number
+        self.recorder.round({"round": number, **line})
+        last = number == self.settings.rounds or self.selection.stopped
+        if number % self.settings.checkpoint_every == 0 or last:
+            self._checkpoint(arrays)
+        return arrays
+
+    def _train(self, number: int, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
+        """Train one round; below ``min_clients`` valid answers, try again with a fresh cohort."""
+        federation = self.settings.federation
+        failed: Failures = {}
+        for attempt in range(federation.retries + 1):
+            self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
+            config = ConfigRecord({"server-round": number})
+            messages = self.strategy.configure_train(number, arrays, config, self.grid)
+            replies = self.grid.send_and_receive(messages, timeout=federation.timeout)
+            valid, failed = self._validate(replies, Reference(arrays))
+            if len(valid) >= federation.min_clients:
+                break
+        else:
+            raise FedproofError(
+                f"round {number}: {len(valid)} of the {len(self.grid.cohort)} sampled clients gave "
+                f"a valid answer, federation.min_clients={federation.min_clients} are needed "
+                f"({_reasons(failed)}); resume the run when the cause is mended."
+            )
+        line = {
+            "sampled": list(self.grid.cohort),
+            "answered": [self.grid.name(reply) for reply in valid],
+            "failed": failed,
+            "attempts": attempt + 1,
+        }
+        updated, metrics = self.strategy.aggregate_train(number, same_metrics(valid))
+        if updated is None:
+            raise FedproofError(f"round {number}: the strategy aggregated nothing from {valid}.")
+        return self._finite(number, updated, arrays), {"train": _plain(metrics), **line}
+
+    def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
+        """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""
+        federation = self.settings.federation
+        self.grid.cohort = self._sample("evaluate", number, federation.fraction_evaluate)
+        if not self.grid.cohort:
+            raise FedproofError("no client has held-out rows: raise task.test_fraction.")
+        config = ConfigRecord({"server-round": number})
+        messages = self.strategy.configure_evaluate(number, arrays, config, self.grid)
+        replies = self.grid.send_and_receive(messages, timeout=federation.timeout)
+        sums: Statistics = {}
+        valid, failed, rows = [], {}, []
+        for reply in replies:
+            client = self.grid.name(reply)
+            try:
+                metrics, statistics = self._check_evaluation(reply, client)
+                sums = add(sums, statistics)
+            except InvalidAnswerError as error:
+                failed[client] = str(error)
+                continue
+            valid.append(reply)
+            rows.append({"round": number, "client": client, **metrics})
+        if not valid:
+            raise FedproofError(f"round {number}: no client could evaluate ({_reasons(failed)}).")
+        self.recorder.clients(rows)
+        weighted = self.strategy.aggregate_evaluate(number, same_metrics(valid))
+        return {
+            "held_out": self.objective.pooled(sums),
+            "weighted": _plain(weighted),
+            "mean": _mean(rows),
+            "evaluated": len(valid),
+            "evaluation_failed": failed,
+        }
+
+    def _check_evaluation(
+        self, reply: Message, client: str
+    ) -> tuple[dict[str, float], Statistics]:
+        if reply.has_error():
+            raise InvalidAnswerError(reply.error.reason or "no reason given")
+        metrics = check_metrics(reply.content, self.roster.members[client].test)
+        statistics = check_statistics(reply.content)
+        try:
+            self.objective.pooled(statistics)
+        except (KeyError, IndexError, ArithmeticError, ValueError, RuntimeError):
+            raise InvalidAnswerError("its statistics do not fit the task") from None
+        return {key: value for key, value in metrics.items() if not isinstance(value, list)}, (
+            statistics
+        )
+
+    def _validate(
+        self, replies: list[Message], reference: Reference
+    ) -> tuple[list[Message], Failures]:
+        valid: list[Message] = []
+        failed: Failures = {}
+        for reply in replies:
+            client = self.grid.name(reply)
+            try:
+                if reply.has_error():
+                    raise InvalidAnswerError(reply.error.reason or "no reason given")
+                reference.check_update(reply.content, self.roster.members[client].train)
+                valid.append(reply)
+            except InvalidAnswerError as error:
+                failed[client] = str(error)
+        return valid, failed
+
+    def _sample(self, purpose: str, number: int, fraction: float, *labels: int) -> list[str]:
+        roster = self.roster
+        clients = roster.trainable() if purpose == "train" else roster.testable()
+        if not clients:
+            return []
+        return sample(clients, fraction, self.settings.seed, purpose, number, *labels)
+
+    def _finite(self, number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
+        """Return the new model in the old one's key order and types; refuse NaN and infinity."""
+        values = {
+            key: np.asarray(updated[key].numpy(), dtype=np.dtype(array.dtype))
+            for key, array in before.items()
+        }
+        if not all(np.isfinite(value).all() for value in values.values()):
+            raise FedproofError(
+                f"round {number}: the aggregated model is not finite: lower the learning rates."
+            )
+        return checkpoint.to_arrays(values)
+
+    def _agree(self) -> dict[str, Any]:
+        descriptions = self.roster.descriptions
+        if not descriptions:
+            raise FedproofError("no client has training rows: lower task.test_fraction.")
+        return self.task.agree([descriptions[client] for client in sorted(descriptions)])
+
+    def _checkpoint(self, arrays: ArrayRecord) -> None:
+        tensors, tree = checkpoint.strategy_state(self.strategy)
+        facts = {
+            "round": self.done,
+            "digests": self.digests,
+            "strategy": tree,
+            "shared": self._shared,
+            "selection": self.selection.facts(),
+            "totals": self.recorder.totals(),
+            "seconds": self.seconds,
+        }
+        parts = {"model": checkpoint.to_tensors(arrays), "strategy": tensors}
+        if self.selection.best is not None:
+            parts["best"] = checkpoint.to_tensors(self.selection.best)
+        merged: checkpoint.Tensors = {}
+        for name, part in parts.items():
+            merged |= checkpoint.prefixed(name, part)
+        self.recorder.checkpoint(merged, facts)
+
+    def _resume(self) -> ArrayRecord:
+        """Take up model, strategy, selection and totals where the checkpoint left them."""
+        path = self.recorder.directory / checkpoint.CHECKPOINT
+        tensors, facts = checkpoint.load(path)
+        for kind, mine in self.digests.items():
+            if facts["digests"][kind] != mine:
+                raise FedproofError(
+                    f"{path} was written with other {kind}: resume with the {kind} of that run "
+                    "(only rounds, engine and stopping rule may change)."
+                )
+        self.done, self.seconds = facts["round"], facts["seconds"]
+        self._shared = facts["shared"]
+        checkpoint.restore_strategy(
+            self.strategy, checkpoint.under("strategy", tensors), facts["strategy"]
+        )
+        self.selection.restore(facts["selection"], checkpoint.under("best", tensors))
+        self.recorder.resume(facts["totals"])
+        return checkpoint.to_arrays(checkpoint.under("model", tensors))
+
+    def _start_facts(self, arrays: ArrayRecord) -> dict[str, Any]:
+        members = self.roster.members
+        return {
+            "rounds": self.settings.rounds,
+            "done": self.done,
+            "clients": len(members),
+            "train_rows": sum(member.train for member in members.values()),
+            "test_rows": sum(member.test for member in members.values()),
+            "parameters": sum(int(np.prod(array.shape)) for array in arrays.values()),
+            "refused": sorted(set(self.roster.refused.values())),
+            "digests": self.digests,
+        }
+
+    def _summary_facts(self) -> dict[str, Any]:
+        return {
+            "rounds": self.done,
+            "clients": len(self.roster.members),
+            "seconds": round(self.seconds, 3),
+            **self.selection.summary(),
+        }
+
+
+def _plain(metrics: MetricRecord | None) -> dict[str, Any]:
+    return {} if metrics is None else dict(metrics)
+
+
+def _mean(rows: list[dict[str, Any]]) -> Mapping[str, float]:
+    """Unweighted mean over clients of each metric, over those for which it is defined."""
+    keys = sorted({key for row in rows for key in row} - {"round", "client", "num-examples"})
+    return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
+
+
+def _reasons(failed: Mapping[str, str]) -> str:
+    return "; ".join(f"{client}: {reason}" for client, reason in sorted(failed.items())[:5])

@@ -1,0 +1,43 @@
+"""From a Flower context to a finished run."""
+
+from __future__ import annotations
+
+import logging
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from conf.compose import compose, split_overrides
+from conf.errors import FedproofError
+from conf.schema import Engine
+from server_app.evidence.events import announce
+from server_app.evidence.recorder import Recorder, run_directory
+from server_app.rounds import RoundLoop
+from task.registry import find
+from task.source import load_task
+
+log = logging.getLogger("flwr")
+
+
+def run_federation(grid: Grid, context: Context) -> None:
+    """Run the federation that the run config's ``overrides`` describe.
+
+    Raises
+    ------
+    FedproofError
+        If it cannot start or finish; the sentence is announced first.
+    """
+    overrides = split_overrides(str(context.run_config.get("overrides", "")))
+    try:
+        settings = compose(overrides)
+        strategy = find("server_app.strategies", settings.strategy.name).build(
+            settings.strategy.options
+        )
+        directory = run_directory(settings, context.run_id)
+        recorder = Recorder(directory, settings, overrides)
+        RoundLoop(settings, load_task(settings), strategy, grid, recorder).run()
+    except FedproofError as error:
+        announce({"event": "error", "sentence": str(error)}, log_lines=True)
+        raise
+    if settings.federation.engine is not Engine.local or not settings.run_dir:
+        log.info("run directory: %s", directory)

@@ -1,0 +1,95 @@
+"""Cohort messages: what many clients are told, or answer, in one Flower message.
+
+A cohort message carries one `RecordDict` per client. Records that several clients share (the
+global model) are stored once. A header holds JSON: digests, what was agreed, errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+HEADER = "cohort"
+
+
+class WireError(ValueError):
+    """A cohort message that does not follow the format."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The content of a cohort message.
+
+    Attributes
+    ----------
+    parts : mapping of client id to RecordDict
+        What each client is told or answers.
+    errors : mapping of client id to str
+        Clients that have no answer, and why, in one sentence.
+    header : mapping
+        JSON values that concern the whole message.
+    """
+
+    parts: Mapping[str, RecordDict] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+    def pack(self) -> RecordDict:
+        """Return the message content."""
+        content = RecordDict()
+        names: dict[int, str] = {}
+        layout: dict[str, dict[str, str]] = {}
+        for client, part in self.parts.items():
+            layout[client] = {}
+            for key, record in part.items():
+                if id(record) not in names:
+                    names[id(record)] = f"r{len(names)}"
+                    content[names[id(record)]] = record
+                layout[client][key] = names[id(record)]
+        content[HEADER] = ConfigRecord(
+            {
+                "layout": json.dumps(layout),
+                "errors": json.dumps(dict(self.errors)),
+                "header": json.dumps(dict(self.header)),
+            }
+        )
+        return content
+
+    @classmethod
+    def unpack(cls, content: RecordDict) -> Cohort:
+        """Read a message content.
+
+        Raises
+        ------
+        WireError
+            If it does not follow the format.
+        """
+        try:
+            head = content.config_records[HEADER]
+            layout, errors, header = (
+                json.loads(str(head[key])) for key in ("layout", "errors", "header")
+            )
+            parts = {
+                client: RecordDict({key: content[name] for key, name in records.items()})
+                for client, records in layout.items()
+            }
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise WireError(f"not a cohort message: {type(error).__name__}") from None
+        if not (isinstance(errors, dict) and isinstance(header, dict)):
+            raise WireError("not a cohort message: header")
+        return cls(parts, {str(k): str(v) for k, v in errors.items()}, header)
+
+
+def wire_bytes(content: RecordDict) -> int:
+    """Return the size of a content as Flower serialises it: array data and encoded records."""
+    total = 0
+    for record in content.values():
+        if isinstance(record, ArrayRecord):
+            total += sum(len(array.data) for array in record.values())
+        elif isinstance(record, ConfigRecord | MetricRecord):
+            total += len(record.deflate())
+    return total
