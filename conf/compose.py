@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, get_type_hints
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -50,12 +52,24 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     for override in plain:
         _refuse_reserved(override)
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        with _own_hydra():
             return hydra_compose(CONFIG_NAME, plain)
     except MissingConfigException as error:
         raise FedproofError(_missing_sentence(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise FedproofError(_hydra_sentence(str(error))) from None
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Compose beside a Hydra application that may be running in this process."""
+    state = GlobalHydra.instance()
+    outer, state.hydra = state.hydra, None
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+            yield
+    finally:
+        state.hydra = outer
 
 
 def normalize(override: str) -> str:

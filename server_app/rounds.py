@@ -117,7 +117,9 @@ class RoundLoop:
         for attempt in range(federation.retries + 1):
             self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
             config = ConfigRecord({"server-round": number})
-            messages = self.strategy.configure_train(number, arrays, config, self.grid)
+            # A copy, because some strategies consume the record that they are given.
+            told = ArrayRecord(dict(arrays))
+            messages = self.strategy.configure_train(number, told, config, self.grid)
             replies = self.grid.send_and_receive(messages, timeout=federation.timeout)
             valid, failed = self._validate(replies, Reference(arrays))
             if len(valid) >= federation.min_clients:
@@ -136,7 +138,10 @@ class RoundLoop:
         }
         updated, metrics = self.strategy.aggregate_train(number, same_metrics(valid))
         if updated is None:
-            raise FedproofError(f"round {number}: the strategy aggregated nothing from {valid}.")
+            raise FedproofError(
+                f"round {number}: strategy={self.settings.strategy.name} needs more than "
+                f"{len(valid)} valid answers: raise federation.fraction or federation.clients."
+            )
         return self._finite(number, updated, arrays), {"train": _plain(metrics), **line}
 
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
@@ -232,6 +237,7 @@ class RoundLoop:
         tensors, tree = checkpoint.strategy_state(self.strategy)
         facts = {
             "round": self.done,
+            "keys": list(arrays),
             "digests": self.digests,
             "strategy": tree,
             "shared": self._shared,
@@ -262,9 +268,17 @@ class RoundLoop:
         checkpoint.restore_strategy(
             self.strategy, checkpoint.under("strategy", tensors), facts["strategy"]
         )
-        self.selection.restore(facts["selection"], checkpoint.under("best", tensors))
         self.recorder.resume(facts["totals"])
-        return checkpoint.to_arrays(checkpoint.under("model", tensors))
+
+        def model(prefix: str) -> ArrayRecord | None:
+            part = checkpoint.under(prefix, tensors)
+            # Files sort tensors their own way; strategies count on the model's order.
+            return checkpoint.to_arrays({key: part[key] for key in facts["keys"]}) if part else None
+
+        self.selection.restore(facts["selection"], model("best"))
+        arrays = model("model")
+        assert arrays is not None
+        return arrays
 
     def _start_facts(self, arrays: ArrayRecord) -> dict[str, Any]:
         members = self.roster.members

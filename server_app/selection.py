@@ -10,7 +10,6 @@ from flwr.app import ArrayRecord
 
 from conf.errors import FedproofError
 from conf.schema import Select, Settings
-from server_app import checkpoint
 from task.objectives import LOWER_IS_BETTER
 
 
@@ -88,10 +87,10 @@ class Selection:
             "best_metrics": dict(self._best_metrics),
         }
 
-    def restore(self, facts: Mapping[str, Any], best: checkpoint.Tensors) -> None:
+    def restore(self, facts: Mapping[str, Any], best: ArrayRecord | None) -> None:
         """Take up where `facts` left."""
         self._score = -math.inf if facts["score"] is None else facts["score"]
         self._stale, self._round = facts["stale"], facts["round"]
         self._last = (facts["last"][0], facts["last"][1])
         self._best_metrics = facts["best_metrics"]
-        self.best = checkpoint.to_arrays(best) if best and self._keep else None
+        self.best = best if self._keep else None

@@ -4,7 +4,8 @@ Held-out metrics over all clients are computed without moving rows: each client 
 (`Objective.statistics`: counts, confusion counts, score histograms), the sums are added, and
 `Objective.pooled` turns them into the figure that scikit-learn would give on the union of the
 held-out rows (rank metrics up to the width of a histogram bin). A client's own figures come
-from `Objective.metrics`. Both use scikit-learn's names.
+from `Objective.metrics`. Both use scikit-learn's names and definitions; scikit-learn itself is the
+oracle of the tests, and not imported here, because that takes as long as importing torch.
 """
 
 from __future__ import annotations
@@ -77,36 +78,20 @@ class Binary(Objective):
     def pooled(self, sums: Mapping[str, list[float]]) -> Metrics:
         positives = torch.tensor(sums["positives"], dtype=torch.float64)
         negatives = torch.tensor(sums["negatives"], dtype=torch.float64)
-        total = float(positives.sum() + negatives.sum())
-        half = SCORE_BINS // 2
-        hits, false_alarms = float(positives[half:].sum()), float(negatives[half:].sum())
-        misses = float(positives[:half].sum())
-        result = {
-            "loss": sums["loss"][0] / total,
-            "accuracy": (hits + float(negatives[:half].sum())) / total,
-        }
-        if positives.sum() > 0:
-            result["f1"] = 2 * hits / (2 * hits + false_alarms + misses)
-            result["average_precision"] = _average_precision(positives, negatives)
-        if positives.sum() > 0 and negatives.sum() > 0:
-            result["auroc"] = _area_under_roc(positives, negatives)
-        return result
+        loss = sums["loss"][0] / float(positives.sum() + negatives.sum())
+        return {"loss": loss} | _from_histograms(positives, negatives, SCORE_BINS // 2)
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
-        from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
-
-        logits, truth = outputs.reshape(-1).numpy(), targets.numpy()
-        decided = logits >= 0
-        result = {
-            "loss": float(self.loss(outputs, targets).double().mean()),
-            "accuracy": float((decided == truth.astype(bool)).mean()),
-        }
-        if truth.any():
-            result["f1"] = float(f1_score(truth, decided))
-            result["average_precision"] = float(average_precision_score(truth, logits))
-        if truth.any() and not truth.all():
-            result["auroc"] = float(roc_auc_score(truth, logits))
-        return result
+        # A histogram with one bin per distinct score is exact.
+        scores, bins = outputs.reshape(-1).unique(return_inverse=True)
+        positive = targets.bool()
+        positives, negatives = (
+            torch.bincount(bins[side], minlength=len(scores)).double()
+            for side in (positive, ~positive)
+        )
+        loss = float(self.loss(outputs, targets).double().mean())
+        decided = int((scores < 0).sum())
+        return {"loss": loss} | _from_histograms(positives, negatives, decided)
 
 
 class MultiClass(Objective):
@@ -115,6 +100,8 @@ class MultiClass(Objective):
     Outputs have shape (n, classes), targets (n,) of int64.
     Metrics: ``accuracy``, ``f1_macro`` (over the classes that occur), ``loss``.
     """
+
+    needs_outputs = False
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -149,14 +136,7 @@ class MultiClass(Objective):
         }
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
-        from sklearn.metrics import accuracy_score, f1_score
-
-        predicted, truth = outputs.argmax(1).numpy(), targets.numpy()
-        return {
-            "loss": float(self.loss(outputs, targets).double().mean()),
-            "accuracy": float(accuracy_score(truth, predicted)),
-            "f1_macro": float(f1_score(truth, predicted, average="macro")),
-        }
+        return self.pooled(self.statistics(outputs, targets))
 
 
 class NextToken(Objective):
@@ -241,6 +221,19 @@ LOWER_IS_BETTER = frozenset(
     {"loss", "perplexity", "mean_absolute_error", "root_mean_squared_error"}
 )
 """Metrics that improve downwards; the others improve upwards."""
+
+
+def _from_histograms(positives: Tensor, negatives: Tensor, decided: int) -> Metrics:
+    """Metrics from score histograms; bins from `decided` on are predicted positive."""
+    hits, false_alarms = float(positives[decided:].sum()), float(negatives[decided:].sum())
+    misses, passes = float(positives[:decided].sum()), float(negatives[:decided].sum())
+    result = {"accuracy": (hits + passes) / (hits + passes + misses + false_alarms)}
+    if hits + misses > 0:
+        result["f1"] = 2 * hits / (2 * hits + false_alarms + misses)
+        result["average_precision"] = _average_precision(positives, negatives)
+        if false_alarms + passes > 0:
+            result["auroc"] = _area_under_roc(positives, negatives)
+    return result
 
 
 def _area_under_roc(positives: Tensor, negatives: Tensor) -> float:

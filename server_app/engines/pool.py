@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,8 @@ from flwr.app import Context, Error, Message
 
 WORKER_DIED = 8
 """Flower's error code of a ClientApp that crashed."""
+# Flower keeps array data in memoryviews, which pickle does not know.
+ForkingPickler.register(memoryview, lambda view: (memoryview, (view.tobytes(),)))
 _PRELOADED = ["client_app.cohort", "server_app.compat"]
 
 
@@ -66,14 +69,17 @@ class Pool:
         for index in range(len(messages)):
             waiting.put(index)
         answers: dict[int, Message] = {}
+        bugs: list[Exception] = []
 
         def attend(slot: int) -> None:
-            while True:
+            while not bugs:
                 try:
                     index = waiting.get_nowait()
+                    answers[index] = self._exchange(slot, messages[index], deadline)
                 except Empty:
                     return
-                answers[index] = self._exchange(slot, messages[index], deadline)
+                except Exception as error:
+                    bugs.append(error)
 
         threads = [
             threading.Thread(target=attend, args=(slot,), daemon=True)
@@ -83,6 +89,8 @@ class Pool:
             thread.start()
         for thread in threads:
             thread.join()
+        if bugs:
+            raise bugs[0]
         return [answers[index] for index in range(len(messages))]
 
     def _exchange(self, slot: int, message: Message, deadline: float | None) -> Message:

@@ -31,8 +31,12 @@ class Link:
 
 
 def quiet_environment() -> dict[str, str]:
-    """Return this environment without telemetry, update checks and per-run installation."""
+    """Return this environment without telemetry, update checks and per-run installation.
+
+    Flower starts its own programs by name, so those of this Python environment must be found.
+    """
     return os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

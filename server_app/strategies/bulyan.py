@@ -1,0 +1,18 @@
+"""Krum, then a trimmed mean (El Mhamdi et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.serverapp.strategy import Bulyan, Strategy
+
+from server_app.strategies._common import ON_CLIENTS, number
+
+
+def build(options: Mapping[str, Any]) -> Strategy:
+    """Build Flower's Bulyan."""
+    return Bulyan(
+        num_malicious_nodes=number(options, "malicious"),
+        **ON_CLIENTS,
+    )

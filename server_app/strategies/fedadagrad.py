@@ -1,0 +1,19 @@
+"""Adaptive server optimiser without forgetting (Reddi et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.serverapp.strategy import FedAdagrad, Strategy
+
+from server_app.strategies._common import ON_CLIENTS, number
+
+
+def build(options: Mapping[str, Any]) -> Strategy:
+    """Build Flower's FedAdagrad."""
+    return FedAdagrad(
+        eta=number(options, "eta"),
+        tau=number(options, "tau"),
+        **ON_CLIENTS,
+    )

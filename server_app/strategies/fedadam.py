@@ -1,0 +1,42 @@
+"""Adam as the server's optimiser (Reddi et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import FedAdam, Strategy
+
+from server_app.strategies._common import ON_CLIENTS, number
+
+
+class UncorrectedFedAdam(FedAdam):
+    """FedAdam as Reddi et al. 2021 state it in Algorithm 2: without bias correction.
+
+    Flower's multiplies the rate by sqrt(1 - beta_2^(t+1)) / (1 - beta_1^(t+1)), after Kingma and
+    Ba 2015; published FedAdam rates usually assume no such factor.
+    """
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate with the rate divided by Flower's factor."""
+        eta, step = self.eta, server_round + 1.0
+        self.eta = eta * (1 - self.beta_1**step) / (1 - self.beta_2**step) ** 0.5
+        try:
+            return super().aggregate_train(server_round, replies)
+        finally:
+            self.eta = eta
+
+
+def build(options: Mapping[str, Any]) -> Strategy:
+    """Build Flower's FedAdam, with or without bias correction."""
+    kind = FedAdam if options["bias_correction"] else UncorrectedFedAdam
+    return kind(
+        eta=number(options, "eta"),
+        beta_1=number(options, "beta_1", 0.0, 1.0),
+        beta_2=number(options, "beta_2", 0.0, 1.0),
+        tau=number(options, "tau"),
+        **ON_CLIENTS,
+    )

@@ -1,0 +1,18 @@
+"""Coordinate-wise trimmed mean (Yin et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.serverapp.strategy import FedTrimmedAvg, Strategy
+
+from server_app.strategies._common import ON_CLIENTS, number
+
+
+def build(options: Mapping[str, Any]) -> Strategy:
+    """Build Flower's FedTrimmedAvg."""
+    return FedTrimmedAvg(
+        beta=number(options, "beta", 0.0, 0.5),
+        **ON_CLIENTS,
+    )

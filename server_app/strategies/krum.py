@@ -1,0 +1,18 @@
+"""The update nearest to its neighbours (Blanchard et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.serverapp.strategy import Krum, Strategy
+
+from server_app.strategies._common import ON_CLIENTS, number
+
+
+def build(options: Mapping[str, Any]) -> Strategy:
+    """Build Flower's Krum."""
+    return Krum(
+        num_malicious_nodes=number(options, "malicious"),
+        **ON_CLIENTS,
+    )

@@ -1,0 +1,19 @@
+"""Mean of the updates nearest to their neighbours (Blanchard et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.serverapp.strategy import MultiKrum, Strategy
+
+from server_app.strategies._common import ON_CLIENTS, number
+
+
+def build(options: Mapping[str, Any]) -> Strategy:
+    """Build Flower's MultiKrum."""
+    return MultiKrum(
+        num_malicious_nodes=number(options, "malicious"),
+        num_nodes_to_select=number(options, "select", 1),
+        **ON_CLIENTS,
+    )

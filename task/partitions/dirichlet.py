@@ -1,0 +1,34 @@
+"""Label skew by a Dirichlet distribution (Yurochkin et al. 2019; Hsu et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conf.errors import FedproofError
+from task.base import Pool
+from task.partitions._flower import check, deal_with, partition_seed
+
+
+def deal(
+    pool: Pool[Any], options: Mapping[str, Any], clients: int | None, seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Deal each label's rows in proportions drawn from Dirichlet(``alpha``)."""
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    count, labels = check(pool, clients, by_label=True)
+    alpha = float(options["alpha"])
+    if not 0 < alpha < float("inf"):
+        raise FedproofError(f"partition.alpha must be positive, got {alpha:g}.")
+    partitioner = DirichletPartitioner(
+        count,
+        "label",
+        alpha=alpha,
+        min_partition_size=options["min_size"],
+        self_balancing=options["balanced"],
+        seed=partition_seed(seed),
+    )
+    return deal_with(partitioner, pool, labels, count, seed)
