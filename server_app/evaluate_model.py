@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,7 +14,7 @@ from server_app.evidence import files
 from server_app.evidence.tables import human_bytes, metrics_table
 from task.evaluation import add, evaluate
 from task.flat import FlatModel, build_model
-from task.objectives import Statistics
+from task.objectives import Metrics, Statistics
 from task.source import DataSource
 
 
@@ -26,6 +27,16 @@ def evaluate_saved(settings: Settings, path: Path, run_dir: Path) -> None:
         If there is no such model, or it does not fit the task.
     """
     path = path / files.MODEL if path.is_dir() else path
+    pooled, rows = held_out_metrics(settings, path)
+    files.write_json(run_dir / "evaluation.json", {"held_out": pooled, "clients": rows})
+    console = Console(highlight=False)
+    console.print(metrics_table(rows, settings.task.metric))
+    figures = " · ".join(f"{name} {value:.4f}" for name, value in sorted(pooled.items()))
+    console.print(f"{path} ({human_bytes(path.stat().st_size)}): {figures}", soft_wrap=True)
+
+
+def held_out_metrics(settings: Settings, path: Path) -> tuple[Metrics, list[dict[str, Any]]]:
+    """Return the metrics of a saved model on all clients' held-out rows, and client by client."""
     tensors, _ = checkpoint.load(path)
     source = DataSource(settings)
     trainable = [client for client in source.clients if source.size(client)[0]]
@@ -40,16 +51,11 @@ def evaluate_saved(settings: Settings, path: Path, run_dir: Path) -> None:
             "overrides that it was trained with."
         ) from None
     sums: Statistics = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for client in source.clients:
         held_out = source.data(client, shared).test
         if len(held_out):
             result = evaluate(model.module, held_out, objective)
             sums = add(sums, result.statistics)
             rows.append({"client": client, "num-examples": len(held_out), **result.metrics})
-    pooled = objective.pooled(sums)
-    files.write_json(run_dir / "evaluation.json", {"held_out": pooled, "clients": rows})
-    console = Console(highlight=False)
-    console.print(metrics_table(rows, settings.task.metric))
-    figures = " · ".join(f"{name} {value:.4f}" for name, value in sorted(pooled.items()))
-    console.print(f"{path} ({human_bytes(path.stat().st_size)}): {figures}", soft_wrap=True)
+    return objective.pooled(sums), rows

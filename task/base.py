@@ -179,22 +179,23 @@ class TensorTask(Task[Examples]):
 
 
 def moments(x: Tensor) -> Json:
-    """Return count, sums and sums of squares over all axes but the last."""
+    """Return counts, sums and sums of squares over all axes but the last; NaN is not counted."""
     flat = x.double().reshape(-1, x.shape[-1])
     return {
-        "count": len(flat),
-        "sum": flat.sum(0).tolist(),
-        "squares": flat.square().sum(0).tolist(),
+        "count": (~flat.isnan()).sum(0).tolist(),
+        "sum": flat.nansum(0).tolist(),
+        "squares": flat.square().nansum(0).tolist(),
     }
 
 
 def merge_moments(descriptions: Sequence[Json]) -> Json:
     """Return ``mean`` and unbiased ``std`` of the union of the described rows."""
-    count = sum(d["count"] for d in descriptions)
-    total = torch.tensor([d["sum"] for d in descriptions], dtype=torch.float64).sum(0)
-    squares = torch.tensor([d["squares"] for d in descriptions], dtype=torch.float64).sum(0)
-    mean = total / count
-    variance = (squares - count * mean.square()).clamp_min(0.0) / max(count - 1, 1)
+    count, total, squares = (
+        torch.tensor([d[key] for d in descriptions], dtype=torch.float64).sum(0)
+        for key in ("count", "sum", "squares")
+    )
+    mean = total / count.clamp_min(1)
+    variance = (squares - count * mean.square()).clamp_min(0.0) / (count - 1).clamp_min(1)
     return {"mean": mean.tolist(), "std": variance.sqrt().tolist()}
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from conf.schema import Settings
 from task.base import ModelSpec
 from task.registry import find
-from task.seeding import derive
 
 
 class FlatModel:
@@ -59,9 +58,12 @@ class FlatModel:
 
 
 def build_model(settings: Settings, spec: ModelSpec) -> nn.Module:
-    """Build the model that the settings name, with initial weights fixed by the seed."""
+    """Build the model that the settings name.
+
+    Its initial weights are those that ``torch.manual_seed(seed)`` gives it anywhere.
+    """
     build = find("task.models", settings.model.name).build
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(settings.seed, "model"))
+        torch.manual_seed(settings.seed)
         module: Any = build(settings.model.options, spec)
     return cast(nn.Module, module)

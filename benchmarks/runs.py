@@ -1,0 +1,51 @@
+"""Run federations in this process and read their evidence: what the benchmarks share."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.compose import compose
+from server_app.engines.local import run_local
+from server_app.evaluate_model import held_out_metrics
+from server_app.evidence.files import MODEL, SUMMARY, read_json
+from server_app.launch import quote
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its summary, and its model under other evaluation settings."""
+
+    summary: dict[str, Any]
+    evaluations: list[tuple[dict[str, float], list[dict[str, Any]]]]
+
+
+def run(overrides: Sequence[str], evaluate_with: Sequence[Sequence[str]] = ()) -> Outcome:
+    """Train with `overrides` on one worker; evaluate the model once per further overrides."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        told = ["federation.workers=1", *overrides, f"run_dir={quote(folder)}"]
+        run_local(compose(tuple(told)), told, str(ROOT))
+        evaluations = [
+            held_out_metrics(compose((*told, *extra)), Path(folder) / MODEL)
+            for extra in evaluate_with
+        ]
+        return Outcome(read_json(Path(folder) / SUMMARY), evaluations)
+
+
+def write_results(name: str, results: Any) -> Path:
+    """Write a benchmark's figures under ``benchmarks/results/``."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return path

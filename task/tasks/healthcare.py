@@ -1,0 +1,225 @@
+"""Heart disease at four hospitals: Cleveland, Hungary, Switzerland and VA Long Beach (UCI).
+
+Everything a hospital needs to encode its rows is UCI's codebook and its own rows, or sums that
+the federation agreed on (``task.scaling=federated``): hospitals never see each other's rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conf.errors import FedproofError
+from conf.schema import Scaling
+from task.base import (
+    ClientData,
+    Examples,
+    Json,
+    ModelSpec,
+    Pool,
+    Task as BaseTask,
+    merge_moments,
+    moments,
+)
+from task.objectives import Binary, Objective
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "heart.jsonl"
+COLUMNS = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak",
+           "slope", "ca", "thal", "num")  # fmt: skip
+NUMERIC = ("age", "trestbps", "chol", "thalach", "oldpeak", "ca")
+CATEGORIES: dict[str, tuple[int, ...]] = {
+    "sex": (1,),
+    "cp": (1, 2, 3, 4),
+    "fbs": (1,),
+    "restecg": (0, 1, 2),
+    "exang": (1,),
+    "slope": (1, 2, 3),
+    "thal": (3, 6, 7),
+}
+ALWAYS_KNOWN = ("age", "sex", "cp")
+HOSPITALS = {"hungarian": "hungary", "va long beach": "va"}
+
+FLAMBY_FRACTION = 0.66
+FLAMBY_SEED = 43
+
+Table = NDArray[np.float64]
+
+
+class Task(BaseTask[Examples]):
+    """Predict heart disease from thirteen clinical measurements.
+
+    ``task.features=full`` uses all rows and columns: numbers standardised, categories one-hot,
+    and an indicator for what is missing. ``flamby`` is FLamby's Fed-Heart-Disease (Ogier du
+    Terrail et al. 2022): 740 complete rows, 13 features, its own split.
+    """
+
+    sources = "UCI Heart Disease, CC BY 4.0"
+
+    def load(self, path: Path | None) -> Pool[Examples]:
+        """Read the embedded hospitals, or UCI's own files at `path`.
+
+        `path` is a file ``processed.<hospital>.data``, a folder of them, or a csv with a header
+        and, for several hospitals, a column ``hospital``.
+        """
+        hospitals, table = _embedded() if path is None else _read(path)
+        if self._flamby:
+            return _flamby(hospitals, table)
+        labels = (table[:, -1] > 0).astype(np.int64)
+        return Pool(_examples(encode(table), labels), labels, hospitals)
+
+    def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
+        """Thirteen features after FLamby, or all."""
+        width = 13 if self._flamby else encode(np.zeros((1, len(COLUMNS)))).shape[1]
+        return ModelSpec((width,), 1)
+
+    def objective(self, shared: Mapping[str, Any]) -> Objective:
+        """Disease or not."""
+        return Binary()
+
+    def describe(self, train: Examples) -> Json:
+        """Return sums over the known values of each standardised feature."""
+        if self.config.scaling is not Scaling.federated:
+            return {}
+        return moments(train.x[:, : self._scaled])
+
+    def agree(self, descriptions: Sequence[Json]) -> Json:
+        """Merge the hospitals' sums into means and standard deviations."""
+        return merge_moments(descriptions) if self.config.scaling is Scaling.federated else {}
+
+    def prepare(self, train: Examples, test: Examples, shared: Mapping[str, Any]) -> ClientData:
+        """Standardise; a missing number becomes the mean."""
+        facts = shared
+        if self.config.scaling is Scaling.local:
+            facts = merge_moments([moments(train.x[:, : self._scaled])])
+        return ClientData(self._standardized(train, facts), self._standardized(test, facts))
+
+    def _standardized(self, examples: Examples, facts: Mapping[str, Any]) -> Examples:
+        x = examples.x.clone()
+        if self.config.scaling is not Scaling.none:
+            mean, std = (torch.tensor(facts[key], dtype=torch.float32) for key in ("mean", "std"))
+            x[:, : self._scaled] = (x[:, : self._scaled] - mean) / torch.where(std > 0, std, 1.0)
+        return Examples(x.nan_to_num(0.0), examples.y)
+
+    @property
+    def _flamby(self) -> bool:
+        features = self.config.options["features"]
+        if features not in ("full", "flamby"):
+            raise FedproofError(f"task.features must be full or flamby, got '{features}'.")
+        return bool(features == "flamby")
+
+    @property
+    def _scaled(self) -> int:
+        return 13 if self._flamby else len(NUMERIC)
+
+
+def encode(table: Table) -> Table:
+    """Return numbers (NaN where missing), one-hot categories, and indicators of what is missing.
+
+    Parameters
+    ----------
+    table : ndarray, shape (n, 14)
+        UCI's columns, NaN where missing. A cholesterol or blood pressure of 0 is missing too.
+
+    Returns
+    -------
+    ndarray, shape (n, 32)
+    """
+    columns = dict(zip(COLUMNS, table.T, strict=True))
+    for name in ("chol", "trestbps"):
+        columns[name] = np.where(columns[name] == 0, np.nan, columns[name])
+    numbers = [columns[name] for name in NUMERIC]
+    onehot = [columns[name] == code for name, codes in CATEGORIES.items() for code in codes]
+    known = set(ALWAYS_KNOWN)
+    missing = [np.isnan(columns[name]) for name in COLUMNS[:-1] if name not in known]
+    return np.column_stack([*numbers, *onehot, *missing]).astype(np.float64)
+
+
+def _flamby(hospitals: list[str], table: Table) -> Pool[Examples]:
+    """Drop three columns and incomplete rows, make dummies, split: FLamby's recipe."""
+    kept = table[:, [*range(10), 13]]
+    complete = ~np.isnan(kept).any(1)
+    kept = kept[complete]
+    names = [name for name, whole in zip(hospitals, complete, strict=True) if whole]
+    dummies = [kept[:, 2] == c for c in (2, 3, 4)] + [kept[:, 6] == c for c in (1, 2)]
+    x = np.column_stack([kept[:, [0, 1, 3, 4, 5, 7, 8, 9]], *dummies])
+    labels = (kept[:, -1] > 0).astype(np.int64)
+    test = np.zeros(len(kept), dtype=bool)
+    for hospital in set(names):
+        rows = np.flatnonzero(np.asarray(names) == hospital)
+        test[rows[_flamby_test(labels[rows])]] = True
+    return Pool(_examples(x, labels), labels, names, test)
+
+
+def _flamby_test(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the held-out rows of one centre; a class with too few rows forbids stratifying."""
+    from sklearn.model_selection import train_test_split
+
+    counts = np.bincount(labels, minlength=2)
+    _, test = train_test_split(
+        np.arange(len(labels)),
+        train_size=FLAMBY_FRACTION,
+        test_size=1 - FLAMBY_FRACTION,
+        random_state=FLAMBY_SEED,
+        stratify=labels if counts.min() > 2 else None,
+    )
+    return np.asarray(test, dtype=np.int64)
+
+
+def _examples(x: Table, labels: NDArray[np.int64]) -> Examples:
+    return Examples(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(labels).float())
+
+
+def _embedded() -> tuple[list[str], Table]:
+    rows = [json.loads(line) for line in EMBEDDED.read_text(encoding="utf-8").splitlines()]
+    table = np.array([row[1:] for row in rows], dtype=np.float64)
+    return [row[0] for row in rows], table
+
+
+def _read(path: Path) -> tuple[list[str], Table]:
+    files = sorted(path.glob("processed.*.data")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise FedproofError(
+            f"no heart-disease data at {path}: give a processed.<hospital>.data file of UCI, a "
+            "folder of them, or a csv with a header."
+        )
+    hospitals: list[str] = []
+    values: list[list[float]] = []
+    for file in files:
+        names, rows = _read_file(file)
+        hospitals += names
+        values += rows
+    return hospitals, np.array(values, dtype=np.float64)
+
+
+def _read_file(file: Path) -> tuple[list[str], list[list[float]]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.reader(lines) if row]
+    named = bool(rows) and "age" in rows[0]
+    header = rows.pop(0) if named else list(COLUMNS)
+    absent = [name for name in COLUMNS if name not in header]
+    if absent or not rows:
+        raise FedproofError(f"{file}: {f'column {absent[0]} is missing' if absent else 'no rows'}.")
+    stem = file.name.removeprefix("processed.").partition(".")[0]
+    names, values = [], []
+    for number, row in enumerate(rows, start=1 + named):
+        cells = dict(zip(header, row, strict=False))
+        try:
+            values.append([_number(cells[name]) for name in COLUMNS])
+        except (KeyError, ValueError):
+            raise FedproofError(
+                f"{file}, line {number}: expected numbers (or ?) for {', '.join(COLUMNS)}."
+            ) from None
+        hospital = cells.get("hospital", stem).strip().lower()
+        names.append(HOSPITALS.get(hospital, hospital))
+    return names, values
+
+
+def _number(text: str) -> float:
+    return float("nan") if text.strip() in ("", "?") else float(text)
