@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from task.base import (
     Json,
     ModelSpec,
     Pool,
-    Task as BaseTask,
     merge_moments,
     moments,
+)
+from task.base import (
+    Task as BaseTask,
 )
 from task.objectives import Binary, Objective
 
@@ -43,6 +46,18 @@ CATEGORIES: dict[str, tuple[int, ...]] = {
     "slope": (1, 2, 3),
     "thal": (3, 6, 7),
 }
+CODES = {name: codes if len(codes) > 1 else (0, 1) for name, codes in CATEGORIES.items()}
+WORDS: dict[str, dict[str, int]] = {
+    "sex": {"male": 1, "female": 0},
+    "cp": {"typical angina": 1, "atypical angina": 2, "non-anginal": 3, "asymptomatic": 4},
+    "fbs": {"true": 1, "false": 0},
+    "restecg": {"normal": 0, "st-t abnormality": 1, "lv hypertrophy": 2},
+    "exang": {"true": 1, "false": 0},
+    "slope": {"upsloping": 1, "flat": 2, "downsloping": 3},
+    "thal": {"normal": 3, "fixed defect": 6, "reversable defect": 7},
+}
+"""How the widespread csv of all four hospitals spells UCI's codes."""
+ALIASES = {"thalch": "thalach", "dataset": "hospital"}
 ALWAYS_KNOWN = ("age", "sex", "cp")
 HOSPITALS = {"hungarian": "hungary", "va long beach": "va"}
 
@@ -66,7 +81,8 @@ class Task(BaseTask[Examples]):
         """Read the embedded hospitals, or UCI's own files at `path`.
 
         `path` is a file ``processed.<hospital>.data``, a folder of them, or a csv with a header
-        and, for several hospitals, a column ``hospital``.
+        and, for several hospitals, a column ``hospital`` or ``dataset``; its categories are codes
+        or words.
         """
         hospitals, table = _embedded() if path is None else _read(path)
         if self._flamby:
@@ -146,7 +162,7 @@ def _flamby(hospitals: list[str], table: Table) -> Pool[Examples]:
     kept = table[:, [*range(10), 13]]
     complete = ~np.isnan(kept).any(1)
     kept = kept[complete]
-    names = [name for name, whole in zip(hospitals, complete, strict=True) if whole]
+    names = [hospitals[row] for row in np.flatnonzero(complete)]
     dummies = [kept[:, 2] == c for c in (2, 3, 4)] + [kept[:, 6] == c for c in (1, 2)]
     x = np.column_stack([kept[:, [0, 1, 3, 4, 5, 7, 8, 9]], *dummies])
     labels = (kept[:, -1] > 0).astype(np.int64)
@@ -161,6 +177,8 @@ def _flamby_test(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the held-out rows of one centre; a class with too few rows forbids stratifying."""
     from sklearn.model_selection import train_test_split
 
+    if len(labels) < 2:
+        return np.empty(0, dtype=np.int64)
     counts = np.bincount(labels, minlength=2)
     _, test = train_test_split(
         np.arange(len(labels)),
@@ -192,34 +210,56 @@ def _read(path: Path) -> tuple[list[str], Table]:
     hospitals: list[str] = []
     values: list[list[float]] = []
     for file in files:
-        names, rows = _read_file(file)
+        names, rows = read_file(file)
         hospitals += names
         values += rows
     return hospitals, np.array(values, dtype=np.float64)
 
 
-def _read_file(file: Path) -> tuple[list[str], list[list[float]]]:
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.reader(lines) if row]
+def read_file(file: Path) -> tuple[list[str], list[list[float]]]:
+    """Return the hospital of each row, and the rows in UCI's columns and codes, NaN where missing.
+
+    Raises
+    ------
+    FedproofError
+        If the file cannot be read, lacks a column or rows, or a value is not in UCI's codebook.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            rows = [row for row in csv.reader(lines) if row]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise FedproofError(f"cannot read {file}: it must be UTF-8 text with commas.") from None
     named = bool(rows) and "age" in rows[0]
-    header = rows.pop(0) if named else list(COLUMNS)
+    header = [ALIASES.get(name, name) for name in rows.pop(0)] if named else list(COLUMNS)
     absent = [name for name in COLUMNS if name not in header]
     if absent or not rows:
         raise FedproofError(f"{file}: {f'column {absent[0]} is missing' if absent else 'no rows'}.")
     stem = file.name.removeprefix("processed.").partition(".")[0]
-    names, values = [], []
+    hospitals, values = [], []
     for number, row in enumerate(rows, start=1 + named):
         cells = dict(zip(header, row, strict=False))
-        try:
-            values.append([_number(cells[name]) for name in COLUMNS])
-        except (KeyError, ValueError):
-            raise FedproofError(
-                f"{file}, line {number}: expected numbers (or ?) for {', '.join(COLUMNS)}."
-            ) from None
+        values.append([_value(cells, name, f"{file}, line {number}") for name in COLUMNS])
         hospital = cells.get("hospital", stem).strip().lower()
-        names.append(HOSPITALS.get(hospital, hospital))
-    return names, values
+        if not hospital:
+            raise FedproofError(f"{file}, line {number}: the hospital is missing: fill it in.")
+        hospitals.append(HOSPITALS.get(hospital, hospital))
+    return hospitals, values
 
 
-def _number(text: str) -> float:
-    return float("nan") if text.strip() in ("", "?") else float(text)
+def _value(cells: Mapping[str, str], column: str, where: str) -> float:
+    """Return UCI's number in one cell; NaN if it is empty or ``?``.
+
+    The error does not quote the cell, for it may travel to the server.
+    """
+    word = cells.get(column, "").strip().lower()
+    if word in ("", "?") and column != "num":
+        return math.nan
+    try:
+        value = float(WORDS.get(column, {}).get(word, word))
+    except ValueError:
+        value = math.nan
+    allowed = CODES.get(column)
+    if not math.isfinite(value) or (allowed and value not in allowed):
+        need = f"one of {', '.join(map(str, allowed))}" if allowed else "a number"
+        raise FedproofError(f"{where}, column '{column}': expected {need}, or ? if it is missing.")
+    return value
