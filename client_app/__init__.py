@@ -1,0 +1,1 @@
+"""The Flower ClientApp: a node that serves its clients."""

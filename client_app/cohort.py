@@ -56,7 +56,9 @@ def train_client(learner: Learner, client: str, told: RecordDict) -> RecordDict:
         raise FedproofError(f"client '{client}' has no training rows.")
     seed = derive(learner.settings.seed, "train", int(str(config["server-round"])), client)
     mu = float(str(config.get("proximal-mu", 0.0)))
-    trained = train(model, data, learner.objective, learner.settings.train, seed, mu)
+    trained = train(
+        model, data, learner.objective, learner.settings.train, seed=seed, proximal_mu=mu
+    )
     metrics = MetricRecord(
         {"num-examples": len(data), "loss": trained.loss, "steps": trained.steps}
     )
@@ -95,9 +97,7 @@ def _serve(node: Node, cohort: Cohort, work: Work) -> Cohort:
     return Cohort(parts, errors)
 
 
-def _reply(
-    message: Message, context: Context, answer: Callable[[Node, Cohort], Cohort]
-) -> Message:
+def _reply(message: Message, context: Context, answer: Callable[[Node, Cohort], Cohort]) -> Message:
     """Check the message, answer it, and put this node's digests into the header.
 
     A refusal is an answer too, with the reason in its header.

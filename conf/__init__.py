@@ -1,0 +1,1 @@
+"""What users say: Hydra groups, typed settings, and what is refused."""

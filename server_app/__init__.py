@@ -1,0 +1,1 @@
+"""The Flower ServerApp: the round loop, its evidence, and the fedproof command."""

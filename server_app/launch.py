@@ -81,7 +81,7 @@ def _recall(overrides: Sequence[str]) -> list[str]:
         place = directory
         if key == "resume":
             rest.append(f"hydra.run.dir={quote(directory)}")
-            if "federation" in given and given["federation"] == "remote" or (
+            if ("federation" in given and given["federation"] == "remote") or (
                 "federation=remote" in theirs
             ):
                 place = Path(run["server_directory"])

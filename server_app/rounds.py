@@ -7,11 +7,11 @@ strategies are Flower's interface, called in Flower's order.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -19,24 +19,16 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
+from server_app.evaluating import Evaluation
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
-from server_app.federation.validation import (
-    InvalidAnswerError,
-    Reference,
-    check_metrics,
-    check_statistics,
-    same_metrics,
-)
+from server_app.federation.validation import Reference, reasons, same_metrics, sift
 from server_app.selection import Selection
 from task.base import Task
-from task.evaluation import add
 from task.flat import build_model
-from task.objectives import Objective, Statistics
-
-Failures = dict[str, str]
+from task.objectives import Objective
 
 
 class RoundLoop:
@@ -113,7 +105,7 @@ class RoundLoop:
     def _train(self, number: int, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
         """Train one round; below ``min_clients`` valid answers, try again with a fresh cohort."""
         federation = self.settings.federation
-        failed: Failures = {}
+        failed: dict[str, str] = {}
         for attempt in range(federation.retries + 1):
             self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
             config = ConfigRecord({"server-round": number})
@@ -121,14 +113,14 @@ class RoundLoop:
             told = ArrayRecord(dict(arrays))
             messages = self.strategy.configure_train(number, told, config, self.grid)
             replies = self.grid.send_and_receive(messages, timeout=federation.timeout)
-            valid, failed = self._validate(replies, Reference(arrays))
+            valid, failed = sift(replies, self.grid.name, self._checker(arrays))
             if len(valid) >= federation.min_clients:
                 break
         else:
             raise FedproofError(
                 f"round {number}: {len(valid)} of the {len(self.grid.cohort)} sampled clients gave "
                 f"a valid answer, federation.min_clients={federation.min_clients} are needed "
-                f"({_reasons(failed)}); resume the run when the cause is mended."
+                f"({reasons(failed)}); resume the run when the cause is mended."
             )
         line = {
             "sampled": list(self.grid.cohort),
@@ -142,7 +134,7 @@ class RoundLoop:
                 f"round {number}: strategy={self.settings.strategy.name} needs more than "
                 f"{len(valid)} valid answers: raise federation.fraction or federation.clients."
             )
-        return self._finite(number, updated, arrays), {"train": _plain(metrics), **line}
+        return self._finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
 
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""
@@ -150,63 +142,18 @@ class RoundLoop:
         self.grid.cohort = self._sample("evaluate", number, federation.fraction_evaluate)
         if not self.grid.cohort:
             raise FedproofError("no client has held-out rows: raise task.test_fraction.")
-        config = ConfigRecord({"server-round": number})
-        messages = self.strategy.configure_evaluate(number, arrays, config, self.grid)
-        replies = self.grid.send_and_receive(messages, timeout=federation.timeout)
-        sums: Statistics = {}
-        valid, failed, rows = [], {}, []
-        for reply in replies:
-            client = self.grid.name(reply)
-            try:
-                metrics, statistics = self._check_evaluation(reply, client)
-                sums = add(sums, statistics)
-            except InvalidAnswerError as error:
-                failed[client] = str(error)
-                continue
-            valid.append(reply)
-            rows.append({"round": number, "client": client, **metrics})
-        if not valid:
-            raise FedproofError(f"round {number}: no client could evaluate ({_reasons(failed)}).")
-        self.recorder.clients(rows)
-        weighted = self.strategy.aggregate_evaluate(number, same_metrics(valid))
-        return {
-            "held_out": self.objective.pooled(sums),
-            "weighted": _plain(weighted),
-            "mean": _mean(rows),
-            "evaluated": len(valid),
-            "evaluation_failed": failed,
-        }
+        evaluation = Evaluation(self.objective, self.grid, self.roster)
+        line = evaluation.run(self.strategy, number, arrays, federation.timeout)
+        self.recorder.clients(evaluation.rows)
+        return line
 
-    def _check_evaluation(
-        self, reply: Message, client: str
-    ) -> tuple[dict[str, float], Statistics]:
-        if reply.has_error():
-            raise InvalidAnswerError(reply.error.reason or "no reason given")
-        metrics = check_metrics(reply.content, self.roster.members[client].test)
-        statistics = check_statistics(reply.content)
-        try:
-            self.objective.pooled(statistics)
-        except (KeyError, IndexError, ArithmeticError, ValueError, RuntimeError):
-            raise InvalidAnswerError("its statistics do not fit the task") from None
-        return {key: value for key, value in metrics.items() if not isinstance(value, list)}, (
-            statistics
-        )
+    def _checker(self, arrays: ArrayRecord) -> Callable[[str, Message], None]:
+        reference = Reference(arrays)
 
-    def _validate(
-        self, replies: list[Message], reference: Reference
-    ) -> tuple[list[Message], Failures]:
-        valid: list[Message] = []
-        failed: Failures = {}
-        for reply in replies:
-            client = self.grid.name(reply)
-            try:
-                if reply.has_error():
-                    raise InvalidAnswerError(reply.error.reason or "no reason given")
-                reference.check_update(reply.content, self.roster.members[client].train)
-                valid.append(reply)
-            except InvalidAnswerError as error:
-                failed[client] = str(error)
-        return valid, failed
+        def check(client: str, reply: Message) -> None:
+            reference.check_update(reply.content, self.roster.members[client].train)
+
+        return check
 
     def _sample(self, purpose: str, number: int, fraction: float, *labels: int) -> list[str]:
         roster = self.roster
@@ -300,17 +247,3 @@ class RoundLoop:
             "seconds": round(self.seconds, 3),
             **self.selection.summary(),
         }
-
-
-def _plain(metrics: MetricRecord | None) -> dict[str, Any]:
-    return {} if metrics is None else dict(metrics)
-
-
-def _mean(rows: list[dict[str, Any]]) -> Mapping[str, float]:
-    """Unweighted mean over clients of each metric, over those for which it is defined."""
-    keys = sorted({key for row in rows for key in row} - {"round", "client", "num-examples"})
-    return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
-
-
-def _reasons(failed: Mapping[str, str]) -> str:
-    return "; ".join(f"{client}: {reason}" for client, reason in sorted(failed.items())[:5])

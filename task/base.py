@@ -30,7 +30,9 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, indices: NDArray[np.int64]) -> Self: ...
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """Return the rows at `indices`, in that order."""
+        ...
 
 
 R = TypeVar("R", bound=Rows)

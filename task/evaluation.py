@@ -27,7 +27,7 @@ def evaluate(module: nn.Module, examples: Examples, objective: Objective) -> Eva
     module.eval()
     sums: Statistics = {}
     outputs = []
-    for x, y in zip(examples.x.split(BATCH), examples.y.split(BATCH), strict=True):
+    for x, y in zip(torch.split(examples.x, BATCH), torch.split(examples.y, BATCH), strict=True):
         output = module(x)
         sums = add(sums, objective.statistics(output, y))
         if objective.needs_outputs:

@@ -34,7 +34,9 @@ class FlatModel:
         self.vector = nn.Parameter(flat)
         self.vector.grad = torch.zeros_like(flat)
         sizes = [p.numel() for p in parameters]
-        views = zip(flat.split(sizes), self.vector.grad.split(sizes), parameters, strict=True)
+        views = zip(
+            torch.split(flat, sizes), torch.split(self.gradient, sizes), parameters, strict=True
+        )
         for value, gradient, parameter in views:
             parameter.data = value.view_as(parameter)
             parameter.grad = gradient.view_as(parameter)

@@ -83,10 +83,10 @@ class Binary(Objective):
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
         # A histogram with one bin per distinct score is exact.
-        scores, bins = outputs.reshape(-1).unique(return_inverse=True)
+        scores, bins = torch.unique(outputs, return_inverse=True)
         positive = targets.bool()
         positives, negatives = (
-            torch.bincount(bins[side], minlength=len(scores)).double()
+            torch.bincount(bins.reshape(-1)[side], minlength=len(scores)).double()
             for side in (positive, ~positive)
         )
         loss = float(self.loss(outputs, targets).double().mean())

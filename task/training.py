@@ -27,6 +27,7 @@ def train(
     examples: Examples,
     objective: Objective,
     config: TrainConfig,
+    *,
     seed: int,
     proximal_mu: float = 0.0,
 ) -> Trained:
@@ -71,7 +72,7 @@ def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
     per_epoch = -(-count // config.batch_size)
     left = config.steps if config.steps is not None else config.epochs * per_epoch
     while left > 0:
-        for index in torch.randperm(count).split(config.batch_size)[:left]:
+        for index in torch.split(torch.randperm(count), config.batch_size)[:left]:
             yield index
             left -= 1
 

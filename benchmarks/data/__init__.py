@@ -1,0 +1,1 @@
+"""How the embedded data was made from its origin."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.object_ref import load_app
@@ -43,7 +44,7 @@ def run_local(settings: Settings, overrides: Sequence[str], app_dir: str) -> Non
     """
     run_id = time.time_ns() & (2**62 - 1)
     adopt_identity(run_id)
-    run_config = {"overrides": shlex.join(overrides)}
+    run_config: UserConfig = {"overrides": shlex.join(overrides)}
     with open_grid(settings, run_id, run_config, app_dir) as grid:
         server_app = load_app("server_app.app:app", RuntimeError, app_dir)
         assert isinstance(server_app, ServerApp)
@@ -52,7 +53,7 @@ def run_local(settings: Settings, overrides: Sequence[str], app_dir: str) -> Non
 
 @contextmanager
 def open_grid(
-    settings: Settings, run_id: int, run_config: dict[str, Any], app_dir: str
+    settings: Settings, run_id: int, run_config: UserConfig, app_dir: str
 ) -> Iterator[LocalGrid]:
     """Open the Grid, and end its workers whatever happens."""
     context = Context(run_id, NODE, {}, RecordDict(), run_config)
@@ -172,4 +173,3 @@ def _join_answers(pieces: Sequence[Message], answers: Sequence[Message]) -> Coho
             errors |= dict.fromkeys(asked, str(cohort.header["refused"]))
             header.pop("refused")
     return Cohort(joined, errors, header)
-

@@ -1,0 +1,1 @@
+"""Clients and the nodes that serve them: roster, sampling, messages, validation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
@@ -114,3 +115,43 @@ def _decode(array: Array, key: str) -> NDArray[np.generic]:
         return np.asarray(array.numpy())
     except Exception:
         raise InvalidAnswerError(f"'{key}' cannot be decoded") from None
+
+
+def sift(
+    replies: Iterable[Message],
+    name: Callable[[Message], str],
+    check: Callable[[str, Message], None],
+) -> tuple[list[Message], dict[str, str]]:
+    """Part valid answers from failures.
+
+    Parameters
+    ----------
+    replies : iterable of Message
+        One per client.
+    name : callable
+        Tells a reply's client.
+    check : callable
+        Raises `InvalidAnswerError` for an answer that must not count.
+
+    Returns
+    -------
+    list of Message, dict
+        Valid replies, and why each other client failed.
+    """
+    valid: list[Message] = []
+    failed: dict[str, str] = {}
+    for reply in replies:
+        client = name(reply)
+        try:
+            if reply.has_error():
+                raise InvalidAnswerError(reply.error.reason or "no reason given")
+            check(client, reply)
+            valid.append(reply)
+        except InvalidAnswerError as error:
+            failed[client] = str(error)
+    return valid, failed
+
+
+def reasons(failed: Mapping[str, str]) -> str:
+    """Return the first few failures, for a sentence."""
+    return "; ".join(f"{client}: {reason}" for client, reason in sorted(failed.items())[:5])

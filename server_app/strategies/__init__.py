@@ -1,0 +1,1 @@
+"""Aggregation strategies: one module each, named as users type it."""

@@ -1,0 +1,1 @@
+"""Architectures: one module each, named as users type it."""

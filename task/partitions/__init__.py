@@ -1,0 +1,1 @@
+"""Ways of dealing rows to clients: one module each, named as users type it."""

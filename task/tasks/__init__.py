@@ -1,0 +1,1 @@
+"""Learning problems: one module each, named as users type it."""

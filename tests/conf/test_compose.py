@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf.compose import CONFIG_DIR, compose, compose_config, split_overrides
+from conf.errors import FedproofError
+from conf.schema import Engine, Optimizer, Scaling
+
+GROUPS = ("model", "partition", "strategy", "federation")
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(FedproofError) as caught:
+        compose(overrides)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_defaults_are_the_four_hospitals() -> None:
+    chosen = compose(())
+    assert (chosen.task.name, chosen.model.name) == ("healthcare", "mlp")
+    assert (chosen.partition.name, chosen.strategy.name) == ("natural", "fedavg")
+    assert chosen.federation.engine is Engine.local
+
+
+def test_values_are_typed() -> None:
+    chosen = compose(("train.optimizer=adam", "task.scaling=federated", "train.lr=1"))
+    assert chosen.train.optimizer is Optimizer.adam
+    assert chosen.task.scaling is Scaling.federated
+    assert isinstance(chosen.train.lr, float)
+
+
+def test_options_of_open_groups_keep_the_type_of_their_default() -> None:
+    chosen = compose(("strategy=fedprox", "strategy.proximal_mu=1"))
+    assert chosen.strategy.options == {"proximal_mu": 1.0}
+    assert isinstance(chosen.strategy.options["proximal_mu"], float)
+    assert "expected float" in refusal("strategy=fedprox", "strategy.proximal_mu=much")
+    assert "expected list" in refusal("model=mlp", "model.hidden=3")
+    assert "expected bool" in refusal("strategy=fedadam", "strategy.bias_correction=1")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_choice_of_every_group_composes(group: str) -> None:
+    for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
+        extra = ("federation.superlink=here",) if path.stem == "remote" else ()
+        assert compose((f"{group}={path.stem}", *extra))
+
+
+@pytest.mark.parametrize("group", ["task", "experiment"])
+def test_every_task_and_experiment_composes(group: str) -> None:
+    for path in sorted((CONFIG_DIR / group).glob("*.yaml")):
+        assert compose((f"{group}={path.stem}",)) == compose((f"{group}={path.stem}",))
+
+
+def test_an_experiment_is_overridden_by_the_command_line() -> None:
+    assert compose(("experiment=flamby_heart", "rounds=2")).rounds == 2
+    assert compose(("+experiment=flamby_heart",)).train.steps == 100
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("roundss=3", "did you mean 'rounds'"),
+        ("model.hiden=[3]", "did you mean 'model.hidden'"),
+        ("+task.colour=red", "no setting 'task.colour'"),
+        ("task=cooking", "choose one of"),
+        ("rounds=many", "rounds"),
+        ("rounds=1.5", "rounds"),
+        ("rounds=0", "at least 1"),
+        ("train.lr=-1", "positive"),
+        ("train.lr=nan", "positive"),
+        ("train.optimizer=magic", "sgd"),
+        ("federation.fraction=0", "(0, 1]"),
+        ("task.test_fraction=1", "(0, 1)"),
+        ("federation=remote", "superlink"),
+        ("privacy=record_dp", "reserved"),
+        ("compare=true", "reserved"),
+        ("rounds=[1", "cannot read"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(override: str, says: str) -> None:
+    assert says in refusal(override)
+
+
+def test_impossible_combinations_are_refused() -> None:
+    assert "min_clients" in refusal("federation.clients=2", "federation.min_clients=3")
+    assert "exclude" in refusal("resume=a", "evaluate=b")
+
+
+def test_composing_leaves_an_outer_hydra_alone() -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
+        outer = GlobalHydra.instance().hydra
+        assert outer is not None
+        compose_config(())
+        assert GlobalHydra.instance().hydra is outer
+
+
+def test_overrides_are_split_as_by_a_shell() -> None:
+    assert split_overrides("task=iot 'task.path=\"a b\"'") == ("task=iot", 'task.path="a b"')
+    with pytest.raises(FedproofError, match="close it"):
+        split_overrides("task='iot")
+
+
+@given(st.text(max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_any_override_composes_or_is_refused_in_a_sentence(text: str) -> None:
+    try:
+        compose.__wrapped__((text,))
+    except FedproofError as error:
+        assert str(error)
+
+
+def test_every_yaml_says_what_it_is() -> None:
+    for path in Path(CONFIG_DIR).rglob("*.yaml"):
+        assert path.read_text(encoding="utf-8").startswith("#"), path

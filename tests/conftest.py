@@ -1,0 +1,135 @@
+"""Run federations in this process, on any number of nodes, with any fault."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from client_app.app import app as client_app
+from conf.compose import compose
+from server_app.app import app as server_app
+from server_app.compat import adopt_identity, stamp
+from server_app.evidence import files
+from server_app.launch import quote
+
+ROOT = Path(__file__).resolve().parent.parent
+Tamper = Callable[[Message], "Message | None"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet() -> None:
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets, which not every machine has."""
+    path = Path(os.environ.get("FEDPROOF_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"the real data sets are not at {path} (FEDPROOF_DATA)")
+    return path
+
+
+class NodesGrid(Grid):
+    """Nodes in this process, each with its own node config; replies may be tampered with."""
+
+    def __init__(
+        self,
+        run_config: dict[str, Any],
+        node_configs: Sequence[dict[str, Any]],
+        tamper: Tamper | None,
+    ) -> None:
+        self._contexts = {
+            100 + i: Context(1, 100 + i, dict(config), RecordDict(), dict(run_config))
+            for i, config in enumerate(node_configs)
+        }
+        self._tamper = tamper
+        self.sent: list[Message] = []
+
+    def set_run(self, run: Run) -> None: ...
+
+    @property
+    def run(self) -> Run:
+        return Run.create_empty(1)
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        return Message(*args, **kwargs)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        replies = []
+        for message in messages:
+            self.sent.append(message)
+            reply = client_app(stamp(message), self._contexts[message.metadata.dst_node_id])
+            kept = reply if self._tamper is None else self._tamper(reply)
+            if kept is not None:
+                replies.append(kept)
+        return replies
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run."""
+
+    directory: Path
+    grid: NodesGrid
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return files.read_json(self.directory / files.SUMMARY)
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        return files.read_lines(self.directory / files.METRICS)
+
+    @property
+    def model(self) -> bytes:
+        return (self.directory / files.MODEL).read_bytes()
+
+
+@pytest.fixture
+def federate(tmp_path: Path) -> Callable[..., Ran]:
+    """Return a function that runs the real ServerApp and ClientApp on nodes in this process."""
+    count = 0
+
+    def run(
+        *overrides: str,
+        nodes: int | Sequence[dict[str, Any]] = 1,
+        tamper: Tamper | None = None,
+        directory: Path | None = None,
+    ) -> Ran:
+        nonlocal count
+        count += 1
+        directory = directory or tmp_path / f"run-{count}"
+        told = [*overrides, f"run_dir={quote(directory)}"]
+        compose.cache_clear()
+        config = {"overrides": " ".join(f"'{o}'" for o in told)}
+        adopt_identity(1)
+        if isinstance(nodes, int):
+            nodes = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
+        grid = NodesGrid(config, nodes, tamper)
+        server_app(grid, Context(1, 1, {}, RecordDict(), config))
+        return Ran(directory, grid)
+
+    return run
