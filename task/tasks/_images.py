@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from conf.errors import FedproofError
 from task.base import Examples, Pool
-from task.tasks import _npz
+from task.tasks import _leaf, _npz
 from task.tasks._locks import locked
 
 Shape = tuple[int, int, int]
@@ -94,59 +93,35 @@ def _writers(writers: NDArray[Any], names: NDArray[Any] | None, path: Path) -> l
 
 
 def from_leaf(path: Path, shape: Shape, classes: int) -> Pool[Examples]:
-    """Read LEAF's JSON (Caldas et al. 2018): one file, or a folder of them.
-
-    A folder with ``train`` and ``test`` in it, as LEAF's ``preprocess.sh`` leaves it, says which
-    images are held out; ``all_data`` or the folder itself leave that to each client.
+    """Read LEAF's JSON as `_leaf.read` finds it.
 
     Raises
     ------
     FedproofError
         If there are no such files, or they do not fit.
     """
-    split = (path / "train").is_dir()
-    whole = path / "all_data" if (path / "all_data").is_dir() else path
-    folders = [path / "train", path / "test"] if split else [whole]
-    users: list[str] = []
-    x, y, test = [], [], []
-    for folder in folders:
-        for file in _json_files(folder):
-            for user, images, labels in _read_leaf(file, shape, classes):
-                users += [user] * len(labels)
-                x.append(images)
-                y.append(labels)
-                test.append(np.full(len(labels), folder.name == "test"))
-    held_out = np.concatenate(test) if split else None
-    return _pool(np.concatenate(x), np.concatenate(y), users, held_out)
+    parts = _leaf.read(path)
+    rows = [_leaf_rows(part, shape, classes) for part in parts]
+    sizes = [len(labels) for _, labels in rows]
+    users = [part.user for part, size in zip(parts, sizes, strict=True) for _ in range(size)]
+    split = parts[0].held_out is not None
+    held_out = np.repeat([bool(part.held_out) for part in parts], sizes) if split else None
+    x, y = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return _pool(x, y, users, held_out)
 
 
-def _json_files(folder: Path) -> list[Path]:
-    files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
-    if not files:
-        raise FedproofError(
-            f"no .json files at {folder}: task.path must be LEAF's femnist/data folder or a file "
-            "of it, or an .npz file."
-        )
-    return files
-
-
-def _read_leaf(file: Path, shape: Shape, classes: int) -> list[tuple[str, Pixels, Labels]]:
+def _leaf_rows(part: _leaf.Part, shape: Shape, classes: int) -> tuple[Pixels, Labels]:
+    width = int(np.prod(shape))
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        users = [(user, content["user_data"][user]) for user in content["users"]]
-        rows = [(user, np.array(data["x"]), np.array(data["y"])) for user, data in users]
-    except (ValueError, LookupError, TypeError):
-        rows = []
-    if not rows:
-        raise FedproofError(f"{file} is not LEAF's: it needs users, and user_data with x and y.")
-    result = []
-    for user, x, y in rows:
-        if x.shape != (len(y), int(np.prod(shape))):
-            raise FedproofError(f"{file}: user {user} needs one row of {np.prod(shape)} per label.")
-        # LEAF divided by 255; so this is exact.
-        pixels = np.rint(x * 255).astype(np.uint8).reshape(-1, *shape)
-        result.append((str(user), pixels, _npz.classes(y, classes, file)))
-    return result
+        x, y = np.array(part.x, dtype=np.float64), np.array(part.y)
+    except (ValueError, TypeError):
+        x, y = np.empty((0, 0)), np.array(part.y)
+    if x.shape != (len(y), width):
+        raise FedproofError(f"{part.file}: user {part.user} needs one row of {width} per label.")
+    # LEAF divided by 255; so this is exact.
+    return np.rint(x * 255).astype(np.uint8).reshape(-1, *shape), _npz.classes(
+        y, classes, part.file
+    )
 
 
 def _torchvision(name: str, root: Path, train: bool, download: bool) -> tuple[Pixels, Labels]:
