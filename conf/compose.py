@@ -63,13 +63,13 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 @contextmanager
 def _own_hydra() -> Iterator[None]:
     """Compose beside a Hydra application that may be running in this process."""
-    state = GlobalHydra.instance()
-    outer, state.hydra = state.hydra, None
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_DIR)):
             yield
     finally:
-        state.hydra = outer
+        # Hydra has put another instance in place by now.
+        GlobalHydra.instance().hydra = outer
 
 
 def normalize(override: str) -> str:

@@ -1,0 +1,74 @@
+"""Start Flower's real programs on loopback; ended by the pids that were started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def running(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program in `folder`, its output in ``log``, until the block ends."""
+    folder.mkdir(parents=True)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            end_tree(process.pid)
+            process.wait()
+
+
+@contextmanager
+def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Start a SuperLink and SuperNodes; yield an environment whose connection ``silos`` finds it."""
+    port = free_port(None)
+    environment = quiet_environment() | {"FLWR_HOME": str(folder / "home")}
+    (folder / "home").mkdir(parents=True)
+    (folder / "home" / "config.toml").write_text(
+        f'[superlink.silos]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    superlink = [program("flower-superlink"), "--insecure", "--port", str(port)]
+    with ExitStack() as stack:
+        stack.enter_context(running(superlink, folder / "superlink", environment))
+        for i, config in enumerate(node_configs):
+            home = {"FLWR_HOME": str(folder / f"node-{i}-home")}
+            supernode = [
+                program("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}",
+                "--port", str(free_port(None)), "--node-config", config,
+            ]  # fmt: skip
+            stack.enter_context(running(supernode, folder / f"node-{i}", environment | home))
+        yield environment
+
+
+def fedproof(
+    *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "fedproof"), *arguments],
+        env=None if environment is None else dict(environment), cwd=cwd, text=True, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=500,
+    )  # fmt: skip
+
+
+def wait_for(condition: object, seconds: float) -> None:
+    """Wait until ``condition()`` is true."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)

@@ -1,0 +1,72 @@
+"""The same application, simulated by Flower and deployed on SuperNodes, trains the same model."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from server_app.evidence import files
+from task.tasks.healthcare import EMBEDDED
+from tests.flower import deployment, fedproof
+
+pytestmark = pytest.mark.slow
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """A run by engine local: the reference."""
+    directory = tmp_path_factory.mktemp("local")
+    done = fedproof(f"rounds={ROUNDS}", "federation.workers=1", f"hydra.run.dir={directory}")
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def write_hospitals(folder: Path) -> list[Path]:
+    """Write each hospital's rows to a file of its own, in UCI's layout."""
+    rows = [json.loads(line) for line in EMBEDDED.read_text().splitlines()]
+    folder.mkdir()
+    result = []
+    for hospital in sorted({row[0] for row in rows}):
+        lines = [
+            ",".join("?" if value is None else str(value) for value in row[1:])
+            for row in rows
+            if row[0] == hospital
+        ]
+        result.append(folder / f"processed.{hospital}.data")
+        result[-1].write_text("\n".join(lines) + "\n")
+    return result
+
+
+def assert_same_run(directory: Path, reference: Path) -> None:
+    model, expected = (load_file(d / files.MODEL) for d in (directory, reference))
+    assert list(model) == list(expected)
+    assert all(model[key].equal(expected[key]) for key in model)
+    mine, theirs = (files.read_json(d / files.SUMMARY) for d in (directory, reference))
+    for key in ("held_out", "clients", "rounds", "bytes_down", "bytes_up", "digests"):
+        assert mine[key] == theirs[key], key
+
+
+def test_four_supernodes_with_their_own_files(tmp_path, local):
+    hospitals = write_hospitals(tmp_path / "data")
+    configs = [f'data="{path}"' for path in hospitals]
+    directory = tmp_path / "run"
+    with deployment(tmp_path / "flower", configs) as environment:
+        done = fedproof(
+            "federation=remote", "federation.superlink=silos", "federation.nodes=4",
+            f"rounds={ROUNDS}", f"hydra.run.dir={directory}", environment=environment,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 clients" in done.stdout and f"round {ROUNDS}/{ROUNDS}" in done.stdout
+    assert_same_run(directory, local)
+    assert len(files.read_lines(directory / files.METRICS)) == ROUNDS
+
+
+def test_flower_simulates_the_same(tmp_path, local):
+    directory = tmp_path / "run"
+    done = fedproof("federation=flower", f"rounds={ROUNDS}", f"hydra.run.dir={directory}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_run(directory, local)
+
+
