@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid
 
 from conf.compose import compose, split_overrides
 from conf.errors import FedproofError
-from conf.schema import Engine
-from server_app.evidence.events import announce
+from conf.schema import Engine, Settings
+from server_app.evidence.events import announce, watched, watching
+from server_app.evidence.progress import Progress
 from server_app.evidence.recorder import Recorder, run_directory
 from server_app.rounds import RoundLoop
 from task.registry import find
 from task.source import load_task
-
-log = logging.getLogger("flwr")
 
 
 def run_federation(grid: Grid, context: Context) -> None:
@@ -35,9 +36,18 @@ def run_federation(grid: Grid, context: Context) -> None:
         )
         directory = run_directory(settings, context.run_id)
         recorder = Recorder(directory, settings, overrides)
-        RoundLoop(settings, load_task(settings), strategy, grid, recorder).run()
+        with _narrated(settings, directory):
+            RoundLoop(settings, load_task(settings), strategy, grid, recorder).run()
     except FedproofError as error:
         announce({"event": "error", "sentence": str(error)}, log_lines=True)
         raise
-    if settings.federation.engine is not Engine.local or not settings.run_dir:
-        log.info("run directory: %s", directory)
+
+
+@contextmanager
+def _narrated(settings: Settings, directory: Path) -> Iterator[None]:
+    """Print progress to the log of a plain ``flwr run``, where no command draws it."""
+    if watched() or settings.federation.engine is not Engine.local:
+        yield
+        return
+    with Progress(directory) as progress, watching(progress):
+        yield

@@ -34,7 +34,7 @@ def running(
 
 @contextmanager
 def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Start a SuperLink and SuperNodes; yield an environment whose connection ``silos`` finds it."""
+    """Start a SuperLink and SuperNodes; yield an environment that knows it as ``silos``."""
     port = free_port(None)
     environment = quiet_environment() | {"FLWR_HOME": str(folder / "home")}
     (folder / "home").mkdir(parents=True)
@@ -61,7 +61,7 @@ def fedproof(
     return subprocess.run(
         [str(Path(sys.executable).parent / "fedproof"), *arguments],
         env=None if environment is None else dict(environment), cwd=cwd, text=True, check=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=500,
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=500,
     )  # fmt: skip
 
 

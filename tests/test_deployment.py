@@ -1,14 +1,16 @@
 """The same application, simulated by Flower and deployed on SuperNodes, trains the same model."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from server_app.engines.superlink import own_superlink, program
 from server_app.evidence import files
 from task.tasks.healthcare import EMBEDDED
-from tests.flower import deployment, fedproof
+from tests.flower import ROOT, deployment, fedproof
 
 pytestmark = pytest.mark.slow
 ROUNDS = 3
@@ -63,10 +65,23 @@ def test_four_supernodes_with_their_own_files(tmp_path, local):
     assert len(files.read_lines(directory / files.METRICS)) == ROUNDS
 
 
+def test_plain_flwr_run(tmp_path, local):
+    """What a Flower user types, without the command."""
+    directory = tmp_path / "run"
+    overrides = f'overrides="rounds={ROUNDS} run_dir={directory}"'
+    with own_superlink(None) as link:
+        done = subprocess.run(
+            [program("flwr"), "run", ".", link.connection, "--stream", "--run-config", overrides],
+            env=dict(link.environment), cwd=ROOT, text=True, capture_output=True, timeout=500,
+            check=False,
+        )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert f"round {ROUNDS}/{ROUNDS} · 4/4 clients" in output, output
+    assert_same_run(directory, local)
+
+
 def test_flower_simulates_the_same(tmp_path, local):
     directory = tmp_path / "run"
     done = fedproof("federation=flower", f"rounds={ROUNDS}", f"hydra.run.dir={directory}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(directory, local)
-
-

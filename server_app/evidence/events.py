@@ -28,6 +28,11 @@ def watching(watcher: Watcher) -> Iterator[None]:
         _watchers.remove(watcher)
 
 
+def watched() -> bool:
+    """Tell whether someone in this process watches."""
+    return bool(_watchers)
+
+
 def announce(event: Event, *, log_lines: bool) -> None:
     """Tell the watchers in this process; print a log line for those elsewhere if asked to."""
     for watcher in _watchers:

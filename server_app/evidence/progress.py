@@ -109,7 +109,8 @@ class Progress:
         parts = [f"{len(line['answered'])}/{len(line['sampled'])} clients"]
         if "loss" in line["train"]:
             parts.append(f"loss {line['train']['loss']:.4f}")
-        if value := line.get("held_out", {}).get(self._metric):
+        value = line.get("held_out", {}).get(self._metric)
+        if value is not None:
             parts.append(f"{self._metric} {value:.4f}")
         return " · ".join([*parts, human_bytes(self._bytes)])
 
