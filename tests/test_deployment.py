@@ -13,14 +13,16 @@ from task.tasks.healthcare import EMBEDDED
 from tests.flower import ROOT, deployment, fedproof
 
 pytestmark = pytest.mark.slow
-ROUNDS = 3
+ROUNDS = 2
+# A SuperNode starts a process per message: few messages.
+SETTINGS = (f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}")
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     """A run by engine local: the reference."""
     directory = tmp_path_factory.mktemp("local")
-    done = fedproof(f"rounds={ROUNDS}", "federation.workers=1", f"hydra.run.dir={directory}")
+    done = fedproof(*SETTINGS, "federation.workers=1", f"hydra.run.dir={directory}")
     assert done.returncode == 0, done.stderr
     return directory
 
@@ -57,7 +59,7 @@ def test_four_supernodes_with_their_own_files(tmp_path, local):
     with deployment(tmp_path / "flower", configs) as environment:
         done = fedproof(
             "federation=remote", "federation.superlink=silos", "federation.nodes=4",
-            f"rounds={ROUNDS}", f"hydra.run.dir={directory}", environment=environment,
+            *SETTINGS, f"hydra.run.dir={directory}", environment=environment,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 clients" in done.stdout and f"round {ROUNDS}/{ROUNDS}" in done.stdout
@@ -68,7 +70,7 @@ def test_four_supernodes_with_their_own_files(tmp_path, local):
 def test_plain_flwr_run(tmp_path, local):
     """What a Flower user types, without the command."""
     directory = tmp_path / "run"
-    overrides = f'overrides="rounds={ROUNDS} run_dir={directory}"'
+    overrides = f'overrides="{" ".join(SETTINGS)} run_dir={directory}"'
     with own_superlink(None) as link:
         done = subprocess.run(
             [program("flwr"), "run", ".", link.connection, "--stream", "--run-config", overrides],
@@ -82,6 +84,6 @@ def test_plain_flwr_run(tmp_path, local):
 
 def test_flower_simulates_the_same(tmp_path, local):
     directory = tmp_path / "run"
-    done = fedproof("federation=flower", f"rounds={ROUNDS}", f"hydra.run.dir={directory}")
+    done = fedproof("federation=flower", *SETTINGS, f"hydra.run.dir={directory}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(directory, local)

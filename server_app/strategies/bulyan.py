@@ -7,12 +7,13 @@ from typing import Any
 
 from flwr.serverapp.strategy import Bulyan, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import whole
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's Bulyan."""
     return Bulyan(
-        num_malicious_nodes=number(options, "malicious"),
+        num_malicious_nodes=whole(options, "strategy.malicious", 0),
         **ON_CLIENTS,
     )

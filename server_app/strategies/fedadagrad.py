@@ -7,13 +7,14 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedAdagrad, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import real
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedAdagrad."""
     return FedAdagrad(
-        eta=number(options, "eta"),
-        tau=number(options, "tau"),
+        eta=real(options, "strategy.eta"),
+        tau=real(options, "strategy.tau"),
         **ON_CLIENTS,
     )

@@ -8,7 +8,8 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAdam, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import real
 
 
 class UncorrectedFedAdam(FedAdam):
@@ -34,9 +35,9 @@ def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedAdam, with or without bias correction."""
     kind = FedAdam if options["bias_correction"] else UncorrectedFedAdam
     return kind(
-        eta=number(options, "eta"),
-        beta_1=number(options, "beta_1", 0.0, 1.0),
-        beta_2=number(options, "beta_2", 0.0, 1.0),
-        tau=number(options, "tau"),
+        eta=real(options, "strategy.eta"),
+        beta_1=real(options, "strategy.beta_1", below=1),
+        beta_2=real(options, "strategy.beta_2", below=1),
+        tau=real(options, "strategy.tau"),
         **ON_CLIENTS,
     )

@@ -7,13 +7,14 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedAvgM, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import real
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedAvgM."""
     return FedAvgM(
-        server_learning_rate=number(options, "server_learning_rate"),
-        server_momentum=number(options, "server_momentum", 0.0, 1.0),
+        server_learning_rate=real(options, "strategy.server_learning_rate"),
+        server_momentum=real(options, "strategy.server_momentum", below=1),
         **ON_CLIENTS,
     )

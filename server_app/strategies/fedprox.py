@@ -7,12 +7,13 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedProx, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import real
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedProx."""
     return FedProx(
-        proximal_mu=number(options, "proximal_mu"),
+        proximal_mu=real(options, "strategy.proximal_mu"),
         **ON_CLIENTS,
     )

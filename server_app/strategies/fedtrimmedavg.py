@@ -7,12 +7,13 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedTrimmedAvg, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import real
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedTrimmedAvg."""
     return FedTrimmedAvg(
-        beta=number(options, "beta", 0.0, 0.5),
+        beta=real(options, "strategy.beta", below=0.5),
         **ON_CLIENTS,
     )

@@ -7,15 +7,16 @@ from typing import Any
 
 from flwr.serverapp.strategy import FedYogi, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import real
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedYogi."""
     return FedYogi(
-        eta=number(options, "eta"),
-        beta_1=number(options, "beta_1", 0.0, 1.0),
-        beta_2=number(options, "beta_2", 0.0, 1.0),
-        tau=number(options, "tau"),
+        eta=real(options, "strategy.eta"),
+        beta_1=real(options, "strategy.beta_1", below=1),
+        beta_2=real(options, "strategy.beta_2", below=1),
+        tau=real(options, "strategy.tau"),
         **ON_CLIENTS,
     )

@@ -7,13 +7,14 @@ from typing import Any
 
 from flwr.serverapp.strategy import MultiKrum, Strategy
 
-from server_app.strategies._common import ON_CLIENTS, number
+from server_app.strategies._common import ON_CLIENTS
+from task.options import whole
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's MultiKrum."""
     return MultiKrum(
-        num_malicious_nodes=number(options, "malicious"),
-        num_nodes_to_select=number(options, "select", 1),
+        num_malicious_nodes=whole(options, "strategy.malicious", 0),
+        num_nodes_to_select=whole(options, "strategy.select", 1),
         **ON_CLIENTS,
     )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.errors import FedproofError
 from task.base import Pool
+from task.options import real, whole
 from task.partitions._flower import check, deal_with, partition_seed
 
 
@@ -20,14 +20,11 @@ def deal(
     from flwr_datasets.partitioner import DirichletPartitioner
 
     count, labels = check(pool, clients, by_label=True)
-    alpha = float(options["alpha"])
-    if not 0 < alpha < float("inf"):
-        raise FedproofError(f"partition.alpha must be positive, got {alpha:g}.")
     partitioner = DirichletPartitioner(
         count,
         "label",
-        alpha=alpha,
-        min_partition_size=options["min_size"],
+        alpha=real(options, "partition.alpha", positive=True),
+        min_partition_size=whole(options, "partition.min_size", 0),
         self_balancing=options["balanced"],
         seed=partition_seed(seed),
     )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.errors import FedproofError
 from task.base import Pool
+from task.options import choice
 from task.partitions._flower import check, deal_with
 
 
@@ -24,9 +24,6 @@ def deal(
         "square": partitioners.SquarePartitioner,
         "exponential": partitioners.ExponentialPartitioner,
     }
-    if options["growth"] not in kinds:
-        raise FedproofError(
-            f"partition.growth must be one of {', '.join(kinds)}, got {options['growth']!r}."
-        )
+    growth = choice(options, "partition.growth", kinds)
     count, labels = check(pool, clients, by_label=False)
-    return deal_with(kinds[options["growth"]](count), pool, labels, count, seed)
+    return deal_with(kinds[growth](count), pool, labels, count, seed)

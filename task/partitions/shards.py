@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.errors import FedproofError
 from task.base import Pool
+from task.options import whole
 from task.partitions._flower import check, deal_with, partition_seed
 
 
@@ -20,13 +20,10 @@ def deal(
     from flwr_datasets.partitioner import ShardPartitioner
 
     count, labels = check(pool, clients, by_label=True)
-    per_client = options["per_client"]
-    if per_client < 1:
-        raise FedproofError(f"partition.per_client must be at least 1, got {per_client}.")
     partitioner = ShardPartitioner(
         count,
         "label",
-        num_shards_per_partition=per_client,
+        num_shards_per_partition=whole(options, "partition.per_client", 1),
         keep_incomplete_shard=True,
         seed=partition_seed(seed),
     )

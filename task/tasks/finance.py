@@ -14,7 +14,7 @@ import os
 import shutil
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from conf.errors import FedproofError
 from task import tables
 from task.base import Examples, ModelSpec, Pool, TensorTask
 from task.objectives import Binary, Objective
+from task.options import choice, whole
 
 LOANS = Path(__file__).resolve().parents[1] / "data" / "loans.jsonl"
 STATE, LOAN_CLASS = "addr_state", "Class"
@@ -70,20 +71,11 @@ class Task(TensorTask):
 
     def load(self, path: Path | None) -> Pool[Examples]:
         """Read the data set that ``task.dataset`` names."""
-        loaders: dict[str, Callable[[Path | None], Pool[Examples]]] = {
-            "loans": self._loans,
-            "creditcard": self._cards,
-        }
-        if self.config.dataset not in loaders:
-            raise FedproofError(
-                f"task=finance has no data set '{self.config.dataset}': choose task.dataset="
-                f"{' or '.join(loaders)}."
-            )
-        return loaders[self.config.dataset](path)
+        return self._cards(path) if self._is_cards else self._loans(path)
 
     def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
         """Return the number of features, and one logit."""
-        if self.config.dataset == "creditcard":
+        if self._is_cards:
             return ModelSpec((len(CARD_COLUMNS),), 1)
         coded = sum(len(next(iter(codes.values()))) for codes in CODES.values())
         return ModelSpec((len(AMOUNTS) + len(COUNTS) + coded,), 1)
@@ -91,6 +83,11 @@ class Task(TensorTask):
     def objective(self, shared: Mapping[str, Any]) -> Objective:
         """Return binary cross-entropy."""
         return Binary()
+
+    @property
+    def _is_cards(self) -> bool:
+        known = ("loans", "creditcard")
+        return choice({"dataset": self.config.dataset}, "task.dataset", known) == "creditcard"
 
     def _loans(self, path: Path | None) -> Pool[Examples]:
         columns = _embedded() if path is None else _read(path, (*AMOUNTS, *COUNTS, *CODES))
@@ -107,7 +104,7 @@ class Task(TensorTask):
         if STATE not in columns:
             return _pool(features, labels, None)
         states = [str(state).lower() for state in columns[STATE]]
-        least = int(self.config.options["min_rows"])
+        least = whole(self.config.options, "task.min_rows", 1)
         sizes = Counter(states)
         kept = [i for i, state in enumerate(states) if sizes[state] >= least]
         if not kept:

@@ -32,6 +32,7 @@ from task.base import (
     Task as BaseTask,
 )
 from task.objectives import Binary, Objective
+from task.options import choice
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "heart.jsonl"
 COLUMNS = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak",
@@ -125,10 +126,7 @@ class Task(BaseTask[Examples]):
 
     @property
     def _flamby(self) -> bool:
-        features = self.config.options["features"]
-        if features not in ("full", "flamby"):
-            raise FedproofError(f"task.features must be full or flamby, got '{features}'.")
-        return bool(features == "flamby")
+        return choice(self.config.options, "task.features", ("full", "flamby")) == "flamby"
 
     @property
     def _scaled(self) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from conf.errors import FedproofError
 from task.base import Examples, ModelSpec, Pool, TensorTask
 from task.objectives import MultiClass, Objective
+from task.options import choice
 from task.tasks import _npz, _uci
 from task.tasks._uci import CHANNELS, LENGTH, Windows
 
@@ -45,8 +46,7 @@ class Task(TensorTask):
         0 to 5; ``subject``. A folder is UCI's HAPT (``RawData``) or HAR (``UCI HAR Dataset``).
         """
         options = self.config.options
-        if options["split"] not in ("subjects", "rows"):
-            raise FedproofError(f"task.split must be subjects or rows, got '{options['split']}'.")
+        split = choice(options, "task.split", ("subjects", "rows"))
         if path is None and options["download"]:
             raise FedproofError("task.download needs task.path: the folder to download to.")
         if path is None:
@@ -58,7 +58,7 @@ class Task(TensorTask):
                 _uci.download(path)
             windows = _uci.read(path)
         labels, subjects = windows.y, windows.subject
-        test = np.isin(subjects, HELD_OUT) if options["split"] == "subjects" else None
+        test = np.isin(subjects, HELD_OUT) if split == "subjects" else None
         names = [f"subject-{subject:02d}" for subject in subjects.tolist()]
         rows = Examples(torch.from_numpy(windows.x), torch.from_numpy(labels))
         return Pool(rows, labels, names, test)

@@ -24,6 +24,7 @@ from conf.schema import Scaling
 from task import tables
 from task.base import ClientData, Examples, Json, ModelSpec, Pool
 from task.objectives import Binary, Metrics, MultiClass, Objective, Regression
+from task.options import choice
 
 if TYPE_CHECKING:
     import pandas
@@ -136,10 +137,7 @@ class Task(task.base.Task["pandas.DataFrame"]):
 
     @property
     def _kind(self) -> str:
-        kind = str(self.config.options["kind"])
-        if kind not in KINDS:
-            raise FedproofError(f"there is no task.kind={kind}: choose one of {', '.join(KINDS)}.")
-        return kind
+        return choice(self.config.options, "task.kind", KINDS)
 
     def _labels(self, target: pandas.Series[Any]) -> NDArray[np.int64] | None:
         """Return class numbers for splits and partitions on this machine; None for quantities."""

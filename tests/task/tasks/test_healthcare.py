@@ -216,7 +216,7 @@ def test_what_is_not_text_is_refused(tmp_path):
 
 
 def test_features_must_be_known():
-    with pytest.raises(FedproofError, match="must be full or flamby"):
+    with pytest.raises(FedproofError, match="must be one of full, flamby"):
         heart("fancy").spec({})
 
 

@@ -185,7 +185,7 @@ def test_corrupted_downloads(tmp_path, uci):
 def test_missing_and_unknown(tmp_path):
     (tmp_path / "empty" / "train").mkdir(parents=True)
     cases = [
-        (task(split="people"), None, "task.split must be subjects or rows, got 'people'"),
+        (task(split="people"), None, "task.split must be one of subjects, rows, got people"),
         (task(download=True), None, "task.download needs task.path"),
         (task(), tmp_path, "no activity data at"),
         (task(), tmp_path / "none", "no activity data at"),
