@@ -25,6 +25,9 @@ class CharLSTM(nn.Module):
         self.embedding = nn.Embedding(symbols, embedding)
         self.lstm = _lstm(dp)(embedding, hidden, layers, batch_first=True)
         self.output = nn.Linear(hidden, outputs)
+        if dp:
+            self.register_state_dict_post_hook(_drop_aliases)
+            self.register_load_state_dict_post_hook(_forgive_aliases)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map symbols (n, length) to logits (n, length, outputs)."""
@@ -44,6 +47,18 @@ def build(options: Mapping[str, Any], spec: ModelSpec) -> nn.Module:
     return CharLSTM(
         spec.vocabulary, spec.outputs, cast(tuple[int, int, int], sizes), bool(options["dp"])
     )
+
+
+# Opacus' layer has each parameter under a name of its own and under torch's. Inside another module
+# it saves both, and asks for both.
+def _drop_aliases(module: Any, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    for alias in module.lstm.old_to_new:
+        state.pop(f"{prefix}lstm.{alias}", None)
+
+
+def _forgive_aliases(module: Any, keys: Any) -> None:
+    aliases = {f"lstm.{alias}" for alias in module.lstm.old_to_new}
+    keys.missing_keys[:] = [key for key in keys.missing_keys if key not in aliases]
 
 
 def _lstm(dp: bool) -> Any:
