@@ -65,7 +65,6 @@ def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
 
 def _show_partition(settings: Settings, run_dir: Path) -> None:
     from task.label_plot import plot_labels
-
     from task.source import DataSource
 
     source = DataSource(settings)

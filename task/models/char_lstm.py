@@ -26,8 +26,8 @@ class CharLSTM(nn.Module):
         self.lstm = _lstm(dp)(embedding, hidden, layers, batch_first=True)
         self.output = nn.Linear(hidden, outputs)
         if dp:
-            self.register_state_dict_post_hook(_drop_aliases)
-            self.register_load_state_dict_post_hook(_forgive_aliases)
+            self.register_state_dict_post_hook(_drop_aliases)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_post_hook(_forgive_aliases)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map symbols (n, length) to logits (n, length, outputs)."""

@@ -21,7 +21,7 @@ from torch import Tensor
 import task.base
 from conf.errors import FedproofError
 from conf.schema import Scaling
-from task import tables
+from task import encoding, tables
 from task.base import ClientData, Examples, Json, ModelSpec, Pool
 from task.objectives import Binary, Metrics, MultiClass, Objective, Regression
 from task.options import choice
@@ -84,7 +84,7 @@ class Task(task.base.Task["pandas.DataFrame"]):
         """Return the width of the agreed features, and one output or one per class."""
         target = shared["target"]
         outputs = len(target["classes"]) if target["kind"] == "multiclass" else 1
-        return ModelSpec((tables.width(shared["columns"]),), outputs)
+        return ModelSpec((encoding.width(shared["columns"]),), outputs)
 
     def objective(self, shared: Mapping[str, Any]) -> Objective:
         """Return the objective of the kind of target that was agreed."""
@@ -100,7 +100,7 @@ class Task(task.base.Task["pandas.DataFrame"]):
         # Missing values are filled with the federation's mean unless scaling is local.
         sums = self.config.scaling is not Scaling.local
         return {
-            "columns": tables.describe_columns(
+            "columns": encoding.describe_columns(
                 train, features, self.config.options["categorical"], sums
             ),
             "target": self._describe_target(train[target]),
@@ -108,7 +108,7 @@ class Task(task.base.Task["pandas.DataFrame"]):
 
     def agree(self, descriptions: Sequence[Json]) -> Json:
         """Merge the columns, and settle what kind of target it is."""
-        columns = tables.agree_columns([d["columns"] for d in descriptions])
+        columns = encoding.agree_columns([d["columns"] for d in descriptions])
         if not columns:
             raise FedproofError("all columns are empty at every client: nothing can be learned.")
         return {
@@ -122,10 +122,10 @@ class Task(task.base.Task["pandas.DataFrame"]):
         """Encode one client's rows as agreed."""
         scaling, columns = self.config.scaling, shared["columns"]
         if scaling is Scaling.local:
-            columns = tables.localize(columns, train)
+            columns = encoding.localize(columns, train)
         name, standardize = self._target(), scaling is not Scaling.none
         parts = (
-            Examples(tables.encode(p, columns, standardize), _targets(p[name], shared["target"]))
+            Examples(encoding.encode(p, columns, standardize), _targets(p[name], shared["target"]))
             for p in (train, test)
         )
         return ClientData(*parts)
@@ -143,20 +143,20 @@ class Task(task.base.Task["pandas.DataFrame"]):
         """Return class numbers for splits and partitions on this machine; None for quantities."""
         if self._describe_target(target)["values"] is None:
             return None
-        return np.unique(np.array(tables.spell(target)), return_inverse=True)[1].astype(np.int64)
+        return np.unique(np.array(encoding.spell(target)), return_inverse=True)[1].astype(np.int64)
 
     def _describe_target(self, target: pandas.Series[Any]) -> Json:
         """Return the distinct values if they may be classes, and the sums of a numeric target.
 
         Of a quantity no value is told: distinct values would be as good as the rows.
         """
-        numeric = tables.is_numeric(target)
+        numeric = encoding.is_numeric(target)
         told: Json = {"numeric": numeric, "moments": None, "values": None}
         if numeric:
-            values = tables.numbers(target)
-            told["moments"] = tables.sums_of(values)
-        distinct = sorted({str(text) for text in tables.spell(target)})
-        most = tables.MAX_CATEGORIES
+            values = encoding.numbers(target)
+            told["moments"] = encoding.sums_of(values)
+        distinct = sorted({str(text) for text in encoding.spell(target)})
+        most = encoding.MAX_CATEGORIES
         if numeric and self._kind == "auto":
             most = MAX_INTEGER_CLASSES if (values % 1 == 0).all() else 2
         if self._kind != "regression" and len(distinct) <= most:
@@ -175,16 +175,16 @@ class Task(task.base.Task["pandas.DataFrame"]):
         if kind == "auto":
             kind = _guess(classes, numeric)
         if kind == "regression":
-            facts = tables.merged([d["moments"] for d in told])
+            facts = encoding.merged([d["moments"] for d in told])
             if not numeric or not facts["std"]:
                 trouble = "has a single value" if numeric else "is text"
                 raise FedproofError(
                     f"the target '{name}' {trouble}: regression needs a column of numbers."
                 )
             return {"kind": kind, **facts}
-        if classes is None or len(classes) > tables.MAX_CATEGORIES:
+        if classes is None or len(classes) > encoding.MAX_CATEGORIES:
             raise FedproofError(
-                f"the target '{name}' has more than {tables.MAX_CATEGORIES} classes: choose "
+                f"the target '{name}' has more than {encoding.MAX_CATEGORIES} classes: choose "
                 "another column, or task.kind=regression for numbers."
             )
         if len(classes) < 2 or (kind == "binary" and len(classes) > 2):
@@ -215,7 +215,7 @@ def _guess(classes: list[str] | None, numeric: bool) -> str:
 
 
 def _client_names(values: pandas.Series[Any], path: Path) -> list[str]:
-    names = tables.spell(values)
+    names = encoding.spell(values)
     if None in names:
         raise FedproofError(
             f"rows of {path} have no value in the client column '{values.name}': fill it in."
@@ -226,10 +226,10 @@ def _client_names(values: pandas.Series[Any], path: Path) -> list[str]:
 def _targets(values: pandas.Series[Any], agreed: Json) -> Tensor:
     """Return float32 for binary and regression targets, int64 class numbers otherwise."""
     if agreed["kind"] == "regression":
-        standard = (tables.numbers(values) - agreed["mean"]) / agreed["std"]
+        standard = (encoding.numbers(values) - agreed["mean"]) / agreed["std"]
         return torch.from_numpy(standard.astype(np.float32))
     place = {name: i for i, name in enumerate(agreed["classes"])}
-    index = [place.get(str(text), -1) for text in tables.spell(values)]
+    index = [place.get(str(text), -1) for text in encoding.spell(values)]
     if -1 in index:
         raise FedproofError(
             f"the target '{values.name}' has a class that no client's training rows had when the "
