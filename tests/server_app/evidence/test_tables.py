@@ -1,0 +1,33 @@
+from rich.console import Console
+
+from server_app.evidence.tables import human_bytes, metrics_table
+
+
+def render(table):
+    console = Console(width=200, record=True, file=None, quiet=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_bytes():
+    sizes = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 1_530_000: "1.5 MB", 2e9: "2.0 GB"}
+    assert {count: human_bytes(count) for count in sizes} == sizes
+    assert human_bytes(5e13) == "50.0 TB"
+
+
+def row(name, auroc):
+    defined = {} if auroc is None else {"auroc": auroc}
+    return {"round": 1, "client": name, "num-examples": 7, "loss": 0.5, **defined}
+
+
+def test_clients_without_a_metric_show_a_dash():
+    text = render(metrics_table([row("b", 0.75), row("a", None)], "auroc"))
+    assert text.index("a ") < text.index("b ") and "–" in text and "0.7500" in text
+
+
+def test_of_many_clients_the_worst_and_best_are_shown():
+    rows = [row(f"client-{i:03}", i / 100) for i in range(100)]
+    text = render(metrics_table(rows, "auroc"))
+    assert "client-000" in text and "client-099" in text and "client-050" not in text
+    assert "60 clients in between are in clients.jsonl" in text
