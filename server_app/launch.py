@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ def main() -> None:
     except FedproofError as error:
         _complain(error)
         sys.exit(REFUSED)
+    # Being ended politely is Ctrl-C by other means: workers and SuperLink end, the run can resume.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _application()
     sys.exit(max(_failures, default=0))
 
@@ -72,7 +75,7 @@ def _recall(overrides: Sequence[str]) -> list[str]:
         if key not in given or given[key] in ("", "null"):
             continue
         path = Path(given[key].strip("\"'")).expanduser().resolve()
-        directory = path if path.is_dir() else path.parent
+        directory = path.parent if path.is_file() else path
         run = _read_run(directory, key)
         theirs = [
             o for o in run["overrides"] if o.partition("=")[0] not in {"run_dir", "resume", *given}

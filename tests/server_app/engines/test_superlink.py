@@ -1,0 +1,50 @@
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from conf.errors import FedproofError
+from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+
+TREE = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_port_in_use_is_refused():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(FedproofError, match=f"federation.port={port} is in use: give another"):
+            free_port(port)
+        assert free_port(None) != port
+    assert free_port(port) == port
+
+
+def test_a_tree_of_processes_ends_even_if_it_will_not():
+    with subprocess.Popen([sys.executable, "-c", TREE], stdout=subprocess.PIPE) as parent:
+        child = int(parent.stdout.readline())
+        started = time.monotonic()
+        end_tree(parent.pid)
+        assert time.monotonic() - started < 30
+        assert not psutil.pid_exists(child) and not psutil.pid_exists(parent.pid)
+    end_tree(parent.pid)  # Gone already: nothing to do.
+
+
+def test_environment(monkeypatch):
+    monkeypatch.setenv("FEDPROOF_TEST", "kept")
+    environment = quiet_environment()
+    assert environment["FEDPROOF_TEST"] == "kept"
+    assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert environment["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert program("flwr").startswith(environment["PATH"].split(":")[0])
+    with pytest.raises(FedproofError, match="'no-such-program' is not installed"):
+        program("no-such-program")
