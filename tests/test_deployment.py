@@ -1,15 +1,14 @@
 """The same application, simulated by Flower and deployed on SuperNodes, trains the same model."""
 
-import json
 import subprocess
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from benchmarks.data import hospitals
 from server_app.engines.superlink import own_superlink, program
 from server_app.evidence import files
-from task.tasks.healthcare import EMBEDDED
 from tests.flower import ROOT, deployment, fedproof
 
 pytestmark = pytest.mark.slow
@@ -27,22 +26,6 @@ def local(tmp_path_factory):
     return directory
 
 
-def write_hospitals(folder: Path) -> list[Path]:
-    """Write each hospital's rows to a file of its own, in UCI's layout."""
-    rows = [json.loads(line) for line in EMBEDDED.read_text().splitlines()]
-    folder.mkdir()
-    result = []
-    for hospital in sorted({row[0] for row in rows}):
-        lines = [
-            ",".join("?" if value is None else str(value) for value in row[1:])
-            for row in rows
-            if row[0] == hospital
-        ]
-        result.append(folder / f"processed.{hospital}.data")
-        result[-1].write_text("\n".join(lines) + "\n")
-    return result
-
-
 def assert_same_run(directory: Path, reference: Path) -> None:
     model, expected = (load_file(d / files.MODEL) for d in (directory, reference))
     assert list(model) == list(expected)
@@ -53,8 +36,8 @@ def assert_same_run(directory: Path, reference: Path) -> None:
 
 
 def test_four_supernodes_with_their_own_files(tmp_path, local):
-    hospitals = write_hospitals(tmp_path / "data")
-    configs = [f'data="{path}"' for path in hospitals]
+    silos = hospitals.main(tmp_path / "data")
+    configs = [f'data="{path}"' for path in silos]
     directory = tmp_path / "run"
     with deployment(tmp_path / "flower", configs) as environment:
         done = fedproof(
