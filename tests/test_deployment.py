@@ -1,15 +1,17 @@
 """The same application, simulated by Flower and deployed on SuperNodes, trains the same model."""
 
+import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
 from benchmarks.data import hospitals
 from server_app.engines.superlink import own_superlink, program
 from server_app.evidence import files
-from tests.flower import ROOT, deployment, fedproof
+from tests.flower import ROOT, deployment, fedproof, wait_for
 
 pytestmark = pytest.mark.slow
 ROUNDS = 2
@@ -70,3 +72,23 @@ def test_flower_simulates_the_same(tmp_path, local):
     done = fedproof("federation=flower", *SETTINGS, f"hydra.run.dir={directory}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(directory, local)
+
+
+def test_interrupting_a_simulation_leaves_nothing_running(tmp_path):
+    directory = tmp_path / "run"
+    settings = ["federation=flower", "rounds=5000", f"hydra.run.dir={directory}"]
+    with subprocess.Popen(
+        [program("fedproof"), *settings], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        wait_for(lambda: len(files.read_lines(directory / files.METRICS)) >= 2, 300)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert {"flower-superlink", "flower-superexec"} & {Path(p.cmdline()[1]).name
+                for p in family if len(p.cmdline()) > 1}  # fmt: skip
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert f"fedproof resume={directory}" in errors and "Traceback" not in errors
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+    assert len(load_file(directory / "checkpoint.safetensors")) > 0
