@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from benchmarks.runs import ROOT, run, write_results
+from conf.compose import quote
 from server_app.evidence.events import Event, watching
-from server_app.launch import quote
 
 PUBLISHED = 0.8809
 MARGIN = 0.01

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from conf.compose import compose
+from conf.compose import compose, quote
 from server_app.engines.local import run_local
 from server_app.evaluate_model import held_out_metrics
 from server_app.evidence.files import MODEL, SUMMARY, read_json
-from server_app.launch import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -206,3 +207,8 @@ def split_overrides(text: str) -> tuple[str, ...]:
         return tuple(shlex.split(text))
     except ValueError as error:
         raise FedproofError(f"overrides: {error} in {text!r}: close it.") from None
+
+
+def quote(value: str | Path) -> str:
+    """Quote a value for Hydra's grammar."""
+    return json.dumps(str(value), ensure_ascii=False)

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.compose import quote
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings
 from server_app.evidence import files
 from server_app.evidence.progress import Progress
-from server_app.launch import quote
 
 APP_DIR = Path(__file__).resolve().parent.parent
 

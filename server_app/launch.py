@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from conf.compose import CONFIG_DIR, CONFIG_NAME, compose, normalize
+from conf.compose import CONFIG_DIR, CONFIG_NAME, compose, normalize, quote
 from conf.errors import FedproofError
 
 REFUSED = 2
@@ -61,11 +61,6 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     for run in _sweep(plain) if multirun else [tuple(plain)]:
         compose(tuple(o for o in run if not o.lstrip("+~").startswith("hydra.")))
     return [*flags, *plain]
-
-
-def quote(value: str | Path) -> str:
-    """Quote a value for Hydra's grammar."""
-    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _recall(overrides: Sequence[str]) -> list[str]:

@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
-from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from client_app.app import app as client_app
-from conf.compose import compose
+from conf.compose import compose, quote
 from server_app.app import app as server_app
 from server_app.compat import adopt_identity, stamp
 from server_app.evidence import files
-from server_app.launch import quote
+from server_app.federation.exchange import ExchangeGrid
 
 ROOT = Path(__file__).resolve().parent.parent
 Tamper = Callable[[Message], "Message | None"]
@@ -41,7 +40,7 @@ def shared_data() -> Path:
     return path
 
 
-class NodesGrid(Grid):
+class NodesGrid(ExchangeGrid):
     """Nodes in this process, each with its own node config; replies may be tampered with."""
 
     def __init__(
@@ -63,17 +62,8 @@ class NodesGrid(Grid):
     def run(self) -> Run:
         return Run.create_empty(1)
 
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        return Message(*args, **kwargs)
-
     def get_node_ids(self) -> Iterable[int]:
         return list(self._contexts)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

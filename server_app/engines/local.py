@@ -16,13 +16,14 @@ from typing import Any
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import ServerApp
 from flwr.supercore.object_ref import load_app
 from flwr.supercore.run import Run
 
 from conf.schema import Settings
 from server_app.compat import adopt_identity, stamp
 from server_app.engines.pool import Pool
+from server_app.federation.exchange import ExchangeGrid
 from task.wire import Cohort
 
 NODE = 1
@@ -81,7 +82,7 @@ class InProcess:
         return [self._client_app(message, self._context) for message in messages]
 
 
-class LocalGrid(Grid):
+class LocalGrid(ExchangeGrid):
     """One node that serves every client.
 
     Parameters
@@ -105,28 +106,9 @@ class LocalGrid(Grid):
         """The run."""
         return self._run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
     def get_node_ids(self) -> Iterable[int]:
         """Return the id of the one node."""
         return [NODE]
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Not offered: answers come with the call."""
-        raise NotImplementedError("use send_and_receive")
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Not offered: answers come with the call."""
-        raise NotImplementedError("use send_and_receive")
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

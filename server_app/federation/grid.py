@@ -9,6 +9,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.roster import Roster, read_reply
 from task.wire import Cohort, WireError, wire_bytes
 
@@ -16,7 +17,7 @@ CLIENT_FAILED = 2
 """Flower's error code of a ClientApp that raised."""
 
 
-class ClientGrid(Grid):
+class ClientGrid(ExchangeGrid):
     """Presents the clients of a cohort as nodes, and sends one message per physical node.
 
     Parameters
@@ -60,28 +61,9 @@ class ClientGrid(Grid):
         """The run of the physical grid."""
         return self._grid.run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message to a client's number."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
     def get_node_ids(self) -> Iterable[int]:
         """Return the numbers of the cohort's clients."""
         return [self._number(client) for client in self.cohort]
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Not offered: a cohort is one exchange."""
-        raise NotImplementedError("use send_and_receive")
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Not offered: a cohort is one exchange."""
-        raise NotImplementedError("use send_and_receive")
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -12,9 +12,10 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from conf.compose import quote
 from conf.errors import FedproofError
 from server_app.evidence import files
-from server_app.launch import prepare, quote
+from server_app.launch import prepare
 from tests.flower import ROOT, fedproof, quiet_environment, wait_for
 
 
