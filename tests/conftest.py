@@ -25,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 Tamper = Callable[[Message], "Message | None"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow files first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)

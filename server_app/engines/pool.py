@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from queue import Empty, SimpleQueue
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
 
 WORKER_DIED = 8
 """Flower's error code of a ClientApp that crashed."""
@@ -133,7 +135,6 @@ class Worker:
 
 def _work(pipe: Connection, context: Context, app_dir: str) -> None:
     """Answer messages until the pipe closes."""
-    from flwr.clientapp import ClientApp
     from flwr.supercore.object_ref import load_app
 
     from server_app.compat import adopt_identity
@@ -143,13 +144,14 @@ def _work(pipe: Connection, context: Context, app_dir: str) -> None:
     adopt_identity(context.run_id)
     client_app = load_app("client_app.app:app", RuntimeError, app_dir)
     assert isinstance(client_app, ClientApp)
-    while True:
-        try:
-            message = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = client_app(message, context)
-        except Exception as error:
-            answer = Message(Error(2, f"{type(error).__name__}: {error}"), reply_to=message)
-        pipe.send(answer)
+    # Without its parent a worker has nothing left to do, nor anyone to tell.
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send(_answer(client_app, pipe.recv(), context))
+
+
+def _answer(client_app: ClientApp, message: Message, context: Context) -> Message:
+    try:
+        return client_app(message, context)
+    except Exception as error:
+        return Message(Error(2, f"{type(error).__name__}: {error}"), reply_to=message)

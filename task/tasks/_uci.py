@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import urllib.request
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,9 @@ def _table(file: Path, columns: int) -> Table:
     if not file.is_file():
         raise FedproofError(f"{file} is missing: UCI's folder is incomplete.")
     try:
-        table = np.loadtxt(file, ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # An empty file is refused below.
+            table = np.loadtxt(file, ndmin=2)
     except ValueError:
         table = np.empty((0, 0))
     if table.shape[1] != columns or not len(table) or not np.isfinite(table).all():
