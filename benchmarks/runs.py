@@ -15,6 +15,7 @@ import torch
 from conf.compose import compose, quote
 from server_app.engines.local import run_local
 from server_app.evaluate_model import held_out_metrics
+from server_app.evidence.events import Event, watching
 from server_app.evidence.files import MODEL, SUMMARY, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,12 +35,17 @@ def run(overrides: Sequence[str], evaluate_with: Sequence[Sequence[str]] = ()) -
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         told = ["federation.workers=1", *overrides, f"run_dir={quote(folder)}"]
-        run_local(compose(tuple(told)), told, str(ROOT))
+        with watching(_ignore):
+            run_local(compose(tuple(told)), told, str(ROOT))
         evaluations = [
             held_out_metrics(compose((*told, *extra)), Path(folder) / MODEL)
             for extra in evaluate_with
         ]
         return Outcome(read_json(Path(folder) / SUMMARY), evaluations)
+
+
+def _ignore(_: Event) -> None:
+    """Watch in silence: a run that nobody watches prints its progress."""
 
 
 def write_results(name: str, results: Any) -> Path:

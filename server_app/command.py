@@ -9,6 +9,7 @@ from pathlib import Path
 from conf.compose import quote
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings
+from server_app.engines import forkserver
 from server_app.evidence import files
 from server_app.evidence.progress import Progress
 
@@ -44,6 +45,8 @@ def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
     (run_dir / files.SUMMARY).unlink(missing_ok=True)
     with Progress(run_dir) as progress:
         if engine is Engine.local:
+            if settings.federation.workers != 1:
+                forkserver.start()
             from server_app.engines.local import run_local
             from server_app.evidence.events import watching
 

@@ -46,9 +46,10 @@ def run_local(settings: Settings, overrides: Sequence[str], app_dir: str) -> Non
     run_id = time.time_ns() & (2**62 - 1)
     adopt_identity(run_id)
     run_config: UserConfig = {"overrides": shlex.join(overrides)}
+    # This imports torch, as the workers' forkserver does meanwhile.
+    server_app = load_app("server_app.app:app", RuntimeError, app_dir)
+    assert isinstance(server_app, ServerApp)
     with open_grid(settings, run_id, run_config, app_dir) as grid:
-        server_app = load_app("server_app.app:app", RuntimeError, app_dir)
-        assert isinstance(server_app, ServerApp)
         server_app(grid, Context(run_id, NODE, {}, RecordDict(), run_config))
 
 

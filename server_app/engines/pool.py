@@ -17,17 +17,18 @@ from typing import Self
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from server_app.engines import forkserver
+
 WORKER_DIED = 8
 """Flower's error code of a ClientApp that crashed."""
 # Flower keeps array data in memoryviews, which pickle does not know.
 ForkingPickler.register(memoryview, lambda view: (memoryview, (view.tobytes(),)))
-_PRELOADED = ["client_app.cohort", "server_app.compat"]
 
 
 class Pool:
     """As many worker processes as asked for, each with one thread of computation.
 
-    Workers fork from a server process that has imported torch once.
+    Workers fork from a server process that has imported torch once (`forkserver`).
 
     Parameters
     ----------
@@ -41,8 +42,7 @@ class Pool:
 
     def __init__(self, size: int, context: Context, app_dir: str) -> None:
         self.size = size
-        self._start = multiprocessing.get_context("forkserver")
-        self._start.set_forkserver_preload(_PRELOADED)
+        self._start = forkserver.start()
         self._arguments = (context, app_dir)
         self._workers = [self._new() for _ in range(size)]
 
