@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,9 +59,18 @@ def fedproof(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
     return subprocess.run(
-        [str(Path(sys.executable).parent / "fedproof"), *arguments],
+        [program("fedproof"), *arguments],
         env=None if environment is None else dict(environment), cwd=cwd, text=True, check=False,
         stdin=subprocess.DEVNULL, capture_output=True, timeout=500,
+    )  # fmt: skip
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start the command as a terminal does: open to Ctrl-C, however these tests were started."""
+    return subprocess.Popen(
+        [program("fedproof"), *arguments], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from benchmarks.data import hospitals
 from server_app.engines.superlink import own_superlink, program
 from server_app.evidence import files
-from tests.flower import ROOT, deployment, fedproof, wait_for
+from tests.flower import ROOT, deployment, fedproof, start, wait_for
 
 pytestmark = pytest.mark.slow
 ROUNDS = 2
@@ -76,11 +76,7 @@ def test_flower_simulates_the_same(tmp_path, local):
 
 def test_interrupting_a_simulation_leaves_nothing_running(tmp_path):
     directory = tmp_path / "run"
-    settings = ["federation=flower", "rounds=5000", f"hydra.run.dir={directory}"]
-    with subprocess.Popen(
-        [program("fedproof"), *settings], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+    with start("federation=flower", "rounds=5000", f"hydra.run.dir={directory}") as process:
         wait_for(lambda: len(files.read_lines(directory / files.METRICS)) >= 2, 300)
         family = psutil.Process(process.pid).children(recursive=True)
         assert {"flower-superlink", "flower-superexec"} & {Path(p.cmdline()[1]).name

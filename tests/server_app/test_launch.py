@@ -5,8 +5,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +14,7 @@ from conf.compose import quote
 from conf.errors import FedproofError
 from server_app.evidence import files
 from server_app.launch import prepare
-from tests.flower import ROOT, fedproof, quiet_environment, wait_for
+from tests.flower import fedproof, quiet_environment, start, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +144,8 @@ def interrupt(process: subprocess.Popen, number: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on(tmp_path, number):
     directory, reference = tmp_path / "run", tmp_path / "reference"
-    command = [str(Path(sys.executable).parent / "fedproof"), "federation.workers=2"]
-    with subprocess.Popen(
-        [*command, "rounds=5000", f"hydra.run.dir={directory}"], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    ) as process:  # fmt: skip
+    run = f"hydra.run.dir={directory}"
+    with start("federation.workers=2", "rounds=5000", run) as process:
         wait_for(lambda: len(files.read_lines(directory / files.METRICS)) >= 3, 120)
         family = psutil.Process(process.pid).children(recursive=True)
         interrupt(process, number)
