@@ -88,7 +88,10 @@ def _deal_train(
             ]
         except ValueError as error:
             reason = " ".join(str(error).split())
-            raise FedproofError(f"the data cannot be dealt so: {reason}") from None
+            raise FedproofError(
+                f"the data cannot be dealt so ({reason.rstrip('.')}): lower federation.clients or "
+                "the skew."
+            ) from None
     empty = sum(len(part) == 0 for part in parts)
     if empty:
         raise FedproofError(

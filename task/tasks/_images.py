@@ -115,13 +115,12 @@ def _leaf_rows(part: _leaf.Part, shape: Shape, classes: int) -> tuple[Pixels, La
     try:
         x, y = np.array(part.x, dtype=np.float64), np.array(part.y)
     except (ValueError, TypeError):
-        x, y = np.empty((0, 0)), np.array(part.y)
-    if x.shape != (len(y), width):
+        x, y = np.empty((0, 0)), np.empty(0)
+    if not len(y) or x.shape != (len(y), width):
         raise FedproofError(f"{part.file}: user {part.user} needs one row of {width} per label.")
     # LEAF divided by 255; so this is exact.
-    return np.rint(x * 255).astype(np.uint8).reshape(-1, *shape), _npz.classes(
-        y, classes, part.file
-    )
+    pixels = np.rint(x * 255).astype(np.uint8).reshape(-1, *shape)
+    return pixels, _npz.classes(y, classes, part.file)
 
 
 def _torchvision(name: str, root: Path, train: bool, download: bool) -> tuple[Pixels, Labels]:
