@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, 
     superlink = [program("flower-superlink"), "--insecure", "--port", str(port)]
     with ExitStack() as stack:
         stack.enter_context(running(superlink, folder / "superlink", environment))
+        wait_for(lambda: _listens(port), 60)
         for i, config in enumerate(node_configs):
             home = {"FLWR_HOME": str(folder / f"node-{i}-home")}
             supernode = [
@@ -52,6 +54,11 @@ def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, 
             ]  # fmt: skip
             stack.enter_context(running(supernode, folder / f"node-{i}", environment | home))
         yield environment
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def fedproof(
