@@ -17,6 +17,7 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from task.base import ClientData
 from task.flat import FlatModel, build_model
+from task.kernels import accelerate
 from task.objectives import Objective
 from task.source import DataSource
 
@@ -60,7 +61,8 @@ class Learner:
     @cached_property
     def model(self) -> FlatModel:
         """The model; its values are whatever was loaded last."""
-        return FlatModel(build_model(self.settings, self._source.task.spec(self._shared)))
+        spec = self._source.task.spec(self._shared)
+        return FlatModel(accelerate(build_model(self.settings, spec)))
 
     def load(self, arrays: ArrayRecord) -> FlatModel:
         """Return the model with the values of `arrays`, which a cohort decodes once."""

@@ -22,9 +22,15 @@ from server_app import checkpoint
 from server_app.evaluating import Evaluation
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
+from server_app.federation.reduction import Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
-from server_app.federation.validation import Reference, reasons, same_metrics, sift
+from server_app.federation.validation import (
+    Reference,
+    reasons,
+    same_metrics,
+    sift,
+)
 from server_app.selection import Selection
 from task.base import Task
 from task.flat import build_model
@@ -41,10 +47,13 @@ class RoundLoop:
         strategy: Strategy,
         grid: Grid,
         recorder: Recorder,
+        *,
+        sum_suffices: bool,
     ) -> None:
         self.settings = settings
         self.task = task
         self.strategy = strategy
+        self.sum_suffices = sum_suffices
         self.recorder = recorder
         self.digests = {"config": config_digest(settings), "code": code_digest()}
         self.roster = Roster(settings.federation, self.digests)
@@ -105,36 +114,53 @@ class RoundLoop:
     def _train(self, number: int, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
         """Train one round; below ``min_clients`` valid answers, try again with a fresh cohort."""
         federation = self.settings.federation
-        failed: dict[str, str] = {}
         for attempt in range(federation.retries + 1):
             self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
-            config = ConfigRecord({"server-round": number})
-            # A copy, because some strategies consume the record that they are given.
-            told = ArrayRecord(dict(arrays))
-            messages = self.strategy.configure_train(number, told, config, self.grid)
-            replies = self.grid.send_and_receive(messages, timeout=federation.timeout)
-            valid, failed = sift(replies, self.grid.name, self._checker(arrays))
-            if len(valid) >= federation.min_clients:
+            replies, answered, failed = self._ask(number, arrays)
+            if len(answered) >= federation.min_clients:
                 break
         else:
             raise FedproofError(
-                f"round {number}: {len(valid)} of the {len(self.grid.cohort)} sampled clients gave "
-                f"a valid answer, federation.min_clients={federation.min_clients} are needed "
+                f"round {number}: {len(answered)} of the {len(self.grid.cohort)} sampled clients "
+                f"gave a valid answer, federation.min_clients={federation.min_clients} are needed "
                 f"({reasons(failed)}); resume the run when the cause is mended."
             )
         line = {
             "sampled": list(self.grid.cohort),
-            "answered": [self.grid.name(reply) for reply in valid],
+            "answered": answered,
             "failed": failed,
             "attempts": attempt + 1,
         }
-        updated, metrics = self.strategy.aggregate_train(number, same_metrics(valid))
+        updated, metrics = self.strategy.aggregate_train(number, replies)
         if updated is None:
             raise FedproofError(
                 f"round {number}: strategy={self.settings.strategy.name} needs more than "
-                f"{len(valid)} valid answers: raise federation.fraction or federation.clients."
+                f"{len(answered)} valid answers: raise federation.fraction or federation.clients."
             )
         return self._finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
+
+    def _ask(
+        self, number: int, arrays: ArrayRecord
+    ) -> tuple[list[Message], list[str], dict[str, str]]:
+        """Let the cohort train; return what to aggregate, who answered, and why others failed."""
+        config = ConfigRecord({"server-round": number})
+        # A copy, because some strategies consume the record that they are given.
+        told = ArrayRecord(dict(arrays))
+        messages = list(self.strategy.configure_train(number, told, config, self.grid))
+        reduction = self._reduction(arrays)
+        unit = None if reduction is None else reduction.unit
+        timeout = self.settings.federation.timeout
+        replies = self.grid.exchange(messages, timeout=timeout, sum_unit=unit)
+        valid, failed = sift(replies, self.grid.name, self._checker(arrays))
+        totals = self.grid.totals
+        if reduction is not None:
+            totals = reduction.usable(totals, failed)
+            valid = [reply for reply in valid if self.grid.name(reply) not in failed]
+        answered = [self.grid.name(reply) for reply in valid]
+        valid = same_metrics(valid)
+        if reduction is not None and valid:
+            valid = [reduction.combine(messages[0], valid, totals)]
+        return valid, answered, failed
 
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""
@@ -147,17 +173,30 @@ class RoundLoop:
         self.recorder.clients(evaluation.rows)
         return line
 
+    def _reduction(self, arrays: ArrayRecord) -> Reduction | None:
+        """Return where to add up the cohort's models, if the strategy needs no more."""
+        if not self.sum_suffices:
+            return None
+        members = self.roster.members
+        return Reduction(arrays, sum(members[client].train for client in self.grid.cohort))
+
     def _checker(self, arrays: ArrayRecord) -> Callable[[str, Message], None]:
         reference = Reference(arrays)
 
+        summed = {client for total in self.grid.totals for client in total.clients}
+
         def check(client: str, reply: Message) -> None:
-            reference.check_update(reply.content, self.roster.members[client].train)
+            rows = self.roster.members[client].train
+            if client in summed:
+                reference.check_summed(reply.content, rows)
+            else:
+                reference.check_update(reply.content, rows)
 
         return check
 
     def _sample(self, purpose: str, number: int, fraction: float, *labels: int) -> list[str]:
         roster = self.roster
-        clients = roster.trainable() if purpose == "train" else roster.testable()
+        clients = roster.trainable if purpose == "train" else roster.testable
         if not clients:
             return []
         return sample(clients, fraction, self.settings.seed, purpose, number, *labels)
@@ -176,7 +215,7 @@ class RoundLoop:
 
     def _agree(self) -> dict[str, Any]:
         descriptions = self.roster.descriptions
-        if not descriptions:
+        if not self.roster.trainable:
             raise FedproofError("no client has training rows: lower task.test_fraction.")
         return self.task.agree([descriptions[client] for client in sorted(descriptions)])
 

@@ -31,13 +31,15 @@ def run_federation(grid: Grid, context: Context) -> None:
     overrides = split_overrides(str(context.run_config.get("overrides", "")))
     try:
         settings = compose(overrides)
-        strategy = find("server_app.strategies", settings.strategy.name).build(
-            settings.strategy.options
-        )
+        module = find("server_app.strategies", settings.strategy.name)
+        strategy = module.build(settings.strategy.options)
+        sum_suffices = getattr(module, "SUM_SUFFICES", False)
         directory = run_directory(settings, context.run_id)
         recorder = Recorder(directory, settings, overrides)
         with _narrated(settings, directory):
-            RoundLoop(settings, load_task(settings), strategy, grid, recorder).run()
+            task = load_task(settings)
+            loop = RoundLoop(settings, task, strategy, grid, recorder, sum_suffices=sum_suffices)
+            loop.run()
     except FedproofError as error:
         announce({"event": "error", "sentence": str(error)}, log_lines=True)
         raise

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.schema import Settings
+from task.aggregation import flatten
 from task.base import ModelSpec
 from task.registry import find
 
@@ -29,7 +30,10 @@ class FlatModel:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        parameters = [p for p in module.parameters() if p.requires_grad]
+        trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        parameters = list(trainable.values())
+        self._is_state = list(trainable) == list(module.state_dict())
+        self._loaded: tuple[dict[str, Tensor], Tensor] | None = None
         flat = torch.cat([p.detach().reshape(-1) for p in parameters])
         self.vector = nn.Parameter(flat)
         self.vector.grad = torch.zeros_like(flat)
@@ -50,9 +54,17 @@ class FlatModel:
         """Zero the gradients in place, so that they stay views."""
         self.gradient.zero_()
 
+    def values(self) -> Tensor:
+        """Return the whole state dict as one vector, in its order; valid until the next step."""
+        return self.vector.detach() if self._is_state else flatten(self.module.state_dict())
+
     def load(self, state: dict[str, Tensor]) -> None:
-        """Copy a state dict into the module."""
+        """Copy a state dict into the module; one that was just loaded is remembered as a vector."""
+        if self._is_state and self._loaded is not None and self._loaded[0] is state:
+            self.vector.data.copy_(self._loaded[1])
+            return
         self.module.load_state_dict(state)
+        self._loaded = (state, self.values().clone())
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of the module's state dict."""

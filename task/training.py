@@ -47,7 +47,7 @@ def train(
         FedProx (Li et al. 2020, eq. 2): adds mu/2 · ‖w - w_global‖² to the loss.
     """
     optimizer = _optimizer(model, config)
-    start = model.vector.detach().clone()
+    start = model.vector.detach().clone() if proximal_mu else model.vector.detach()
     total, steps = torch.zeros((), dtype=torch.float64), 0
     model.module.train()
     with torch.random.fork_rng(devices=[]):

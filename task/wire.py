@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 HEADER = "cohort"
+TOTAL = "total"
 
 
 class WireError(ValueError):
@@ -32,11 +33,14 @@ class Cohort:
         Clients that have no answer, and why, in one sentence.
     header : mapping
         JSON values that concern the whole message.
+    total : ArrayRecord or None
+        The weighted sum of the clients' models, in place of each client's own.
     """
 
     parts: Mapping[str, RecordDict] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     header: Mapping[str, Any] = field(default_factory=dict)
+    total: ArrayRecord | None = None
 
     def pack(self) -> RecordDict:
         """Return the message content."""
@@ -50,6 +54,8 @@ class Cohort:
                     names[id(record)] = f"r{len(names)}"
                     content[names[id(record)]] = record
                 layout[client][key] = names[id(record)]
+        if self.total is not None:
+            content[TOTAL] = self.total
         content[HEADER] = ConfigRecord(
             {
                 "layout": json.dumps(layout),
@@ -81,7 +87,8 @@ class Cohort:
             raise WireError(f"not a cohort message: {type(error).__name__}") from None
         if not (isinstance(errors, dict) and isinstance(header, dict)):
             raise WireError("not a cohort message: header")
-        return cls(parts, {str(k): str(v) for k, v in errors.items()}, header)
+        errors = {str(k): str(v) for k, v in errors.items()}
+        return cls(parts, errors, header, content.array_records.get(TOTAL))
 
 
 def wire_bytes(content: RecordDict) -> int:

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from server_app.federation.exchange import ExchangeGrid
+from server_app.federation.reduction import NodeTotal
 from server_app.federation.roster import Roster, read_reply
 from task.wire import Cohort, WireError, wire_bytes
 
@@ -33,6 +34,8 @@ class ClientGrid(ExchangeGrid):
     ----------
     cohort : list of str
         The clients that a strategy sees; set before each exchange.
+    totals : list of NodeTotal
+        What nodes added up in the last exchange; those clients' answers hold no model.
     bytes_down, bytes_up : int
         Content sent to and received from clients so far, each client counted as if it were a
         node of its own, so that the figures do not depend on how clients share nodes.
@@ -45,6 +48,8 @@ class ClientGrid(ExchangeGrid):
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self.cohort: list[str] = []
+        self._sum_unit: float | None = None
+        self.totals: list[NodeTotal] = []
         self.bytes_down = 0
         self.bytes_up = 0
 
@@ -68,28 +73,50 @@ class ClientGrid(ExchangeGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
+        """Send each client its message, packed per node; return one reply per client."""
+        return self.exchange(messages, timeout=timeout, sum_unit=None)
+
+    def exchange(
+        self, messages: Iterable[Message], *, timeout: float | None, sum_unit: float | None
+    ) -> list[Message]:
         """Send each client its message, packed per node; return one reply per client.
+
+        With `sum_unit` (`reduction.Reduction.unit`) nodes may add up the models of their clients;
+        `totals` holds those sums afterwards.
 
         A client without a usable answer gets an error reply that says why. Replies come in the
         order of the client ids, so that sums do not depend on who was first.
         """
+        self._sum_unit = sum_unit
         asked = {self._names[m.metadata.dst_node_id]: m for m in messages}
         self.bytes_down += sum(_sizes(m.content for m in asked.values()))
         by_node: dict[int, dict[str, Message]] = {}
         for client in sorted(asked):
             by_node.setdefault(self._roster.members[client].node, {})[client] = asked[client]
         requests = [self._pack(node, told) for node, told in by_node.items()]
+        self.totals = []
         answers: dict[str, RecordDict | str] = dict.fromkeys(asked, "no answer in time")
         for reply in self._grid.send_and_receive(requests, timeout=timeout):
             told = by_node.get(reply.metadata.src_node_id, {})
             answers |= self._unpack(reply, told)
         replies = [_answer(asked[client], answers[client]) for client in sorted(asked)]
         self.bytes_up += sum(_sizes(r.content for r in replies if r.has_content()))
+        # A client that was added up would have sent a model as large as the one that it got.
+        self.bytes_up += sum(
+            len(array.data)
+            for total in self.totals
+            for client in total.clients
+            for arrays in asked[client].content.array_records.values()
+            for array in arrays.values()
+        )
         return replies
 
     def _pack(self, node: int, told: Mapping[str, Message]) -> Message:
         first = next(iter(told.values()))
-        cohort = Cohort({c: m.content for c, m in told.items()}, header=self._header)
+        header = self._header | {"rows": {c: self._roster.members[c].train for c in told}}
+        if self._sum_unit is not None:
+            header["sum_unit"] = self._sum_unit
+        cohort = Cohort({c: m.content for c, m in told.items()}, header=header)
         return Message(
             cohort.pack(), node, first.metadata.message_type, group_id=first.metadata.group_id
         )
@@ -106,6 +133,8 @@ class ClientGrid(ExchangeGrid):
                 answers[client] = cohort.parts[client]
             else:
                 answers[client] = cohort.errors.get(client, "its node left it out")
+        if self._sum_unit is not None and cohort.total is not None:
+            self.totals.append(NodeTotal(frozenset(cohort.parts) & set(told), cohort.total))
         return answers
 
     def _number(self, client: str) -> int:

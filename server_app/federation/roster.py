@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
@@ -18,8 +18,7 @@ from task.wire import Cohort, WireError
 log = logging.getLogger("flwr")
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A client as the roster knows it: its node and its numbers of rows."""
 
     node: int
@@ -71,21 +70,29 @@ class Roster:
     def refresh(self, grid: Grid) -> None:
         """Ask nodes that are new, and forget the clients of nodes that are gone."""
         present = set(grid.get_node_ids())
-        for client, member in list(self.members.items()):
-            if member.node not in present:
-                log.warning("client %s: its node left", client)
-                del self.members[client]
+        if self._known - present:
+            for client, member in list(self.members.items()):
+                if member.node not in present:
+                    log.warning("client %s: its node left", client)
+                    del self.members[client]
+            self._changed()
         new, self._known = sorted(present - self._known), present
         if new:
             self._ask(grid, new)
 
+    @cached_property
     def trainable(self) -> list[str]:
         """Clients with training rows, sorted."""
         return sorted(client for client, member in self.members.items() if member.train)
 
+    @cached_property
     def testable(self) -> list[str]:
         """Clients with held-out rows, sorted."""
         return sorted(client for client, member in self.members.items() if member.test)
+
+    def _changed(self) -> None:
+        for name in ("trainable", "testable"):
+            self.__dict__.pop(name, None)
 
     def _ask(self, grid: Grid, nodes: Iterable[int]) -> None:
         question = Cohort(header=self._digests).pack()
@@ -102,15 +109,17 @@ class Roster:
             self._known.discard(node)
         keep = sorted(self.members)[: self._config.clients]
         self.members = {client: self.members[client] for client in keep}
+        self._changed()
 
     def _enrol(self, node: int, reply: Message) -> None:
         header = read_reply(reply, self._digests).header
         try:
+            listing = zip(header["clients"], header["train"], header["test"], strict=True)
             claims = {
-                str(client): Member(node, _count(claim["train"]), _count(claim["test"]))
-                for client, claim in header["clients"].items()
+                str(client): Member(node, _count(train), _count(test))
+                for client, train, test in listing
             }
-            descriptions = {str(c): dict(v["describes"]) for c, v in header["clients"].items()}
+            descriptions = {str(c): dict(told) for c, told in header["describes"].items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise WireError("it does not list its clients") from None
         for client, member in claims.items():
@@ -125,7 +134,7 @@ class Roster:
                     f"federation.max_examples={self._config.max_examples}"
                 )
         self.members.update(claims)
-        self.descriptions.update({c: d for c, d in descriptions.items() if claims[c].train})
+        self.descriptions.update({c: d for c, d in descriptions.items() if c in claims})
 
 
 def read_reply(reply: Message, digests: Mapping[str, str]) -> Cohort:

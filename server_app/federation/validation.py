@@ -48,12 +48,18 @@ class Reference:
         self._check_arrays(next(iter(content.array_records.values())))
         check_metrics(content, rows)
 
+    def check_summed(self, content: RecordDict, rows: int) -> None:
+        """Refuse an answer beside a sum that still holds a model, or weighs more than its rows."""
+        if content.array_records:
+            raise InvalidAnswerError("its model is in its node's sum already")
+        check_metrics(content, rows)
+
     def _check_arrays(self, arrays: ArrayRecord) -> None:
         # The order counts: some strategies take arrays by position.
         if list(arrays) != list(self._arrays):
             raise InvalidAnswerError("its model has other parameters than the global model")
         for key, (shape, dtype) in self._arrays.items():
-            values = _decode(arrays[key], key)
+            values = decode(arrays[key], key)
             if values.shape != shape:
                 raise InvalidAnswerError(f"'{key}' has shape {values.shape}, not {shape}")
             if values.dtype != dtype:
@@ -110,7 +116,8 @@ def same_metrics(replies: list[Message]) -> list[Message]:
     return replies
 
 
-def _decode(array: Array, key: str) -> NDArray[np.generic]:
+def decode(array: Array, key: str) -> NDArray[np.generic]:
+    """Return an array's values; refuse what cannot be read."""
     try:
         return np.asarray(array.numpy())
     except Exception:

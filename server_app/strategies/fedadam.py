@@ -11,6 +11,8 @@ from flwr.serverapp.strategy import FedAdam, Strategy
 from server_app.strategies._common import ON_CLIENTS
 from task.options import real
 
+SUM_SUFFICES = True
+
 
 class UncorrectedFedAdam(FedAdam):
     """FedAdam as Reddi et al. 2021 state it in Algorithm 2: without bias correction.

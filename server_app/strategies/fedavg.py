@@ -9,6 +9,8 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from server_app.strategies._common import ON_CLIENTS
 
+SUM_SUFFICES = True
+
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedAvg."""

@@ -10,6 +10,8 @@ from flwr.serverapp.strategy import FedYogi, Strategy
 from server_app.strategies._common import ON_CLIENTS
 from task.options import real
 
+SUM_SUFFICES = True
+
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's FedYogi."""

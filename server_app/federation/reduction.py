@@ -1,0 +1,116 @@
+"""What clients answered, added up to one answer, for strategies that need no more than the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from torch import Tensor
+
+from server_app.federation.validation import InvalidAnswerError, decode
+from task.aggregation import WeightedSum, flatten, quantum
+
+WEIGHT = "num-examples"
+
+
+@dataclass(frozen=True)
+class NodeTotal:
+    """The weighted sum of the models of some clients, added up on their node."""
+
+    clients: frozenset[str]
+    arrays: ArrayRecord
+
+
+class Reduction:
+    """The weighted mean of one round's models.
+
+    Parameters
+    ----------
+    arrays : ArrayRecord
+        The global model.
+    weight : int
+        Training rows of the whole cohort.
+
+    Attributes
+    ----------
+    unit : float
+        What all sums are rounded to (`task.aggregation`).
+    """
+
+    def __init__(self, arrays: ArrayRecord, weight: int) -> None:
+        self._like = {key: np.asarray(array.numpy()) for key, array in arrays.items()}
+        self._size = sum(value.size for value in self._like.values())
+        largest = max((float(np.abs(v).max()) for v in self._like.values() if v.size), default=0.0)
+        self.unit = quantum(weight, largest)
+
+    def usable(self, totals: Sequence[NodeTotal], failed: dict[str, str]) -> list[NodeTotal]:
+        """Leave out totals that are malformed or hold a client that failed, with all their clients.
+
+        Parameters
+        ----------
+        totals : sequence of NodeTotal
+            What nodes added up.
+        failed : dict
+            Why clients failed; those left out here are added.
+        """
+        usable = []
+        for total in totals:
+            try:
+                self._check(total, failed)
+                usable.append(total)
+            except InvalidAnswerError as error:
+                failed |= {client: str(error) for client in total.clients if client not in failed}
+        return usable
+
+    def combine(
+        self, asked: Message, valid: Sequence[Message], totals: Sequence[NodeTotal]
+    ) -> Message:
+        """Return one answer: the weighted mean of all models and metrics, and the whole weight."""
+        total = WeightedSum(self._size, self.unit)
+        for node in totals:
+            total.merge(_vector(node.arrays))
+        weight = 0
+        for reply in valid:
+            rows = _weight(reply.content)
+            weight += rows
+            for arrays in reply.content.array_records.values():
+                total.add(flatten(arrays.to_torch_state_dict()), rows)
+        metrics = aggregate_metricrecords([reply.content for reply in valid], WEIGHT)
+        metrics[WEIGHT] = weight
+        return Message(
+            RecordDict({"arrays": self._arrays(total.total / weight), "metrics": metrics}),
+            reply_to=asked,
+        )
+
+    def _check(self, total: NodeTotal, failed: dict[str, str]) -> None:
+        if any(client in failed for client in total.clients):
+            raise InvalidAnswerError("its node's sum holds an invalid answer")
+        if list(total.arrays) != ["total"]:
+            raise InvalidAnswerError("its node's sum has other parameters than the global model")
+        values = decode(total.arrays["total"], "total")
+        if values.shape != (self._size,) or values.dtype != np.float64:
+            raise InvalidAnswerError("its node's sum does not fit the global model")
+        if not np.isfinite(values.sum()):
+            raise InvalidAnswerError("its node's sum holds NaN or infinity")
+
+    def _arrays(self, mean: Tensor) -> ArrayRecord:
+        parts = torch.split(mean, [value.size for value in self._like.values()])
+        return ArrayRecord(
+            {
+                key: Array(part.numpy().astype(value.dtype).reshape(value.shape))
+                for (key, value), part in zip(self._like.items(), parts, strict=True)
+            }
+        )
+
+
+def _vector(arrays: ArrayRecord) -> Tensor:
+    return torch.from_numpy(np.asarray(arrays["total"].numpy()))
+
+
+def _weight(content: RecordDict) -> int:
+    metrics = next(iter(content.metric_records.values()))
+    return int(metrics[WEIGHT])  # type: ignore[arg-type]
