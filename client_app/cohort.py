@@ -126,10 +126,10 @@ def _serve(node: Node, cohort: Cohort, work: Work) -> Cohort:
 def _total(learner: Learner, cohort: Cohort) -> WeightedSum | None:
     """Return where to add the clients' models, if the server wants no more than their sum.
 
-    The sum of one is the model itself, which is half as long.
+    The sum of one is the model itself, which is half as long, unless sums are wanted of one, too.
     """
     unit = cohort.header.get("sum_unit")
-    if not isinstance(unit, float) or len(cohort.parts) < 2:
+    if not isinstance(unit, float) or len(cohort.parts) < cohort.header.get("sum_from", 2):
         return None
     return WeightedSum(len(learner.model.values()), unit)
 

@@ -27,6 +27,7 @@ from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
 from server_app.federation.validation import (
     Reference,
+    check_metrics,
     reasons,
     same_metrics,
     sift,
@@ -188,7 +189,7 @@ class RoundLoop:
         def check(client: str, reply: Message) -> None:
             rows = self.roster.members[client].train
             if client in summed:
-                reference.check_summed(reply.content, rows)
+                check_metrics(reply.content, rows)
             else:
                 reference.check_update(reply.content, rows)
 

@@ -6,23 +6,27 @@ processes in pieces, as they become free, or answers itself if there is one work
 
 from __future__ import annotations
 
+import heapq
 import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from flwr.app import Context, Message, MessageType, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.supercore.object_ref import load_app
 from flwr.supercore.run import Run
+from numpy.typing import NDArray
 
 from conf.schema import Settings
 from server_app.compat import adopt_identity, stamp
-from server_app.engines.pool import Pool
+from server_app.engines.pool import DIED, Pool
 from server_app.federation.exchange import ExchangeGrid
 from task.wire import Cohort
 
@@ -78,9 +82,12 @@ class InProcess:
         self._client_app = client_app
         self._context = context
 
-    def ask(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
-        """Return the answer to each message; `timeout` cannot be kept."""
-        return [self._client_app(message, self._context) for message in messages]
+    def ask(
+        self, messages: Sequence[Message], timeout: float | None
+    ) -> Iterator[tuple[int, Message]]:
+        """Yield the answer to each message; `timeout` cannot be kept."""
+        for index, message in enumerate(messages):
+            yield index, self._client_app(message, self._context)
 
 
 class LocalGrid(ExchangeGrid):
@@ -119,40 +126,102 @@ class LocalGrid(ExchangeGrid):
 
     def _answer(self, message: Message, timeout: float | None) -> Message:
         if message.metadata.message_type == MessageType.QUERY:
-            return self._workers.ask([stamp(message)], timeout)[0]
-        pieces = self._cut(message)
-        answers = self._workers.ask(pieces, timeout)
-        return Message(_join_answers(pieces, answers).pack(), reply_to=message)
-
-    def _cut(self, message: Message) -> list[Message]:
-        """Cut a cohort into pieces, enough for the workers to share."""
-        if self._workers.size == 1:
-            return [stamp(message)]
+            for _ in range(2):
+                ((_, answer),) = self._workers.ask([stamp(message)], timeout)
+                if not (answer.has_error() and answer.error.code == DIED):
+                    break
+            return answer
         cohort = Cohort.unpack(message.content)
-        clients = list(cohort.parts)
-        count = min(len(clients), self._workers.size * PIECES_PER_WORKER)
-        pieces = []
-        for i in range(count):
-            parts = {client: cohort.parts[client] for client in clients[i::count]}
-            content = Cohort(parts, header=cohort.header).pack()
-            pieces.append(stamp(Message(content, NODE, message.metadata.message_type)))
-        return pieces
+        deadline = None if timeout is None else time.monotonic() + timeout
+        joined = Joined()
+        died = self._ask(message, deal(cohort, self._workers.size), joined, deadline)
+        # Of the clients whose worker died, each is asked again alone: the culprit fails alone.
+        alone = [replace(cohort, parts={client: cohort.parts[client]}) for client in died]
+        for client in self._ask(message, alone, joined, deadline):
+            joined.errors[client] = "its worker process died"
+        return Message(joined.cohort().pack(), reply_to=message)
+
+    def _ask(
+        self,
+        message: Message,
+        pieces: Sequence[Cohort],
+        joined: Joined,
+        deadline: float | None,
+    ) -> list[str]:
+        """Take the pieces' answers into `joined`; return the clients whose worker died."""
+        kind = message.metadata.message_type
+        requests = [stamp(Message(piece.pack(), NODE, kind)) for piece in pieces]
+        left = None if deadline is None else deadline - time.monotonic()
+        died: list[str] = []
+        for index, answer in self._workers.ask(requests, left) if requests else ():
+            if answer.has_error() and answer.error.code == DIED:
+                died += pieces[index].parts
+            else:
+                joined.take(pieces[index], answer)
+        return died
 
 
-def _join_answers(pieces: Sequence[Message], answers: Sequence[Message]) -> Cohort:
-    joined: dict[str, RecordDict] = {}
-    errors: dict[str, str] = {}
-    header: dict[str, Any] = {}
-    for piece, answer in zip(pieces, answers, strict=True):
-        asked = Cohort.unpack(piece.content).parts
+def deal(cohort: Cohort, workers: int) -> list[Cohort]:
+    """Cut a cohort into pieces of about as many rows each, the largest first.
+
+    Clients go to the piece with the fewest rows, large clients first (Graham 1969, LPT).
+    """
+    if workers == 1:
+        return [cohort]
+    rows = cohort.header.get("rows", {})
+    count = min(len(cohort.parts), workers * PIECES_PER_WORKER)
+    pieces: list[tuple[int, int, list[str]]] = [(0, i, []) for i in range(count)]
+    for client in sorted(cohort.parts, key=lambda c: (-rows.get(c, 0), c)):
+        load, i, clients = heapq.heappop(pieces)
+        heapq.heappush(pieces, (load + rows.get(client, 0) + 1, i, [*clients, client]))
+    # The sum of a cohort is wanted also from a piece of one client.
+    header = {**cohort.header, "sum_from": 1 if len(cohort.parts) > 1 else 2}
+    return [
+        Cohort({client: cohort.parts[client] for client in sorted(clients)}, header=header)
+        for _, _, clients in sorted(pieces, reverse=True)
+    ]
+
+
+class Joined:
+    """The pieces' answers, as one."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, str] = {}
+        self._parts: dict[str, RecordDict] = {}
+        self._header: dict[str, Any] = {}
+        self._total: NDArray[np.float64] | None = None
+
+    def take(self, piece: Cohort, answer: Message) -> None:
+        """Take one piece's answer; what lies in its worker's memory is copied or added up."""
         if answer.has_error():
-            errors |= dict.fromkeys(asked, answer.error.reason or "no reason given")
-            continue
+            reason = answer.error.reason or "no reason given"
+            self.errors |= dict.fromkeys(piece.parts, reason)
+            return
         cohort = Cohort.unpack(answer.content)
-        joined |= cohort.parts
-        errors |= cohort.errors
-        header |= cohort.header
+        self._parts |= {client: _kept(part) for client, part in cohort.parts.items()}
+        self.errors |= cohort.errors
+        self._header |= cohort.header
         if "refused" in cohort.header:
-            errors |= dict.fromkeys(asked, str(cohort.header["refused"]))
-            header.pop("refused")
-    return Cohort(joined, errors, header)
+            self.errors |= dict.fromkeys(piece.parts, str(self._header.pop("refused")))
+        if cohort.total is not None:
+            values = cohort.total["total"].numpy()
+            self._total = values if self._total is None else np.add(self._total, values, out=values)
+
+    def cohort(self) -> Cohort:
+        """Return the whole."""
+        total = None
+        if self._total is not None:
+            total = ArrayRecord({"total": Array(self._total)})
+        return Cohort(self._parts, self.errors, self._header, total)
+
+
+def _kept(part: RecordDict) -> RecordDict:
+    """Return a part whose arrays lie in this process's memory."""
+    for name, arrays in part.array_records.items():
+        part[name] = ArrayRecord(
+            {
+                key: Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
+                for key, array in arrays.items()
+            }
+        )
+    return part

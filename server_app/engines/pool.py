@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
-import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
-from queue import Empty, SimpleQueue
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Self
 
@@ -18,11 +16,14 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from server_app.engines import forkserver
+from server_app.engines.shared import Outbox, Parcel, Port
 
-WORKER_DIED = 8
+RAISED = 2
+"""Flower's error code of a ClientApp that raised."""
+DIED = 8
 """Flower's error code of a ClientApp that crashed."""
-# Flower keeps array data in memoryviews, which pickle does not know.
-ForkingPickler.register(memoryview, lambda view: (memoryview, (view.tobytes(),)))
+LATE = 100
+"""Our own, for one that did not answer in time."""
 
 
 class Pool:
@@ -44,6 +45,7 @@ class Pool:
         self.size = size
         self._start = forkserver.start()
         self._arguments = (context, app_dir)
+        self._outbox = Outbox()
         self._workers = [self._new() for _ in range(size)]
 
     def __enter__(self) -> Self:
@@ -59,78 +61,88 @@ class Pool:
         """End the workers, busy or not."""
         for worker in self._workers:
             worker.end()
+        self._outbox.close()
 
-    def ask(self, messages: Sequence[Message], timeout: float | None) -> list[Message]:
-        """Return the answer to each message, in order; a free worker takes the next one.
+    def ask(
+        self, messages: Sequence[Message], timeout: float | None
+    ) -> Iterator[tuple[int, Message]]:
+        """Yield each message's position and answer as they come; free workers take the next ones.
 
         A message whose worker dies, or does not answer before `timeout` seconds from now, is
-        answered by an error; the worker is replaced.
+        answered by an error; the worker is replaced. Array data of an answer is valid until the
+        next one is asked for: its worker's memory is used again.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiting: SimpleQueue[int] = SimpleQueue()
-        for index in range(len(messages)):
-            waiting.put(index)
-        answers: dict[int, Message] = {}
-        bugs: list[Exception] = []
+        waiting = deque(enumerate(self._outbox.pack(messages)))
+        busy: dict[int, int] = {}
+        for slot in range(min(self.size, len(messages))):
+            self._give(slot, waiting, busy)
+        while busy:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            slots = {self._workers[slot].port.pipe: slot for slot in busy}
+            ready = wait(list(slots), left)
+            if not ready:
+                for slot in busy:
+                    self._replace(slot)
+                for index in [*busy.values(), *(index for index, _ in waiting)]:
+                    yield index, _error(messages[index], LATE, "no answer in time")
+                return
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                slot = slots[pipe]
+                index = busy.pop(slot)
+                yield index, self._receive(slot, messages[index])
+                self._give(slot, waiting, busy)
 
-        def attend(slot: int) -> None:
-            while not bugs:
-                try:
-                    index = waiting.get_nowait()
-                    answers[index] = self._exchange(slot, messages[index], deadline)
-                except Empty:
-                    return
-                except Exception as error:
-                    bugs.append(error)
-
-        threads = [
-            threading.Thread(target=attend, args=(slot,), daemon=True)
-            for slot in range(min(self.size, len(messages)))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if bugs:
-            raise bugs[0]
-        return [answers[index] for index in range(len(messages))]
-
-    def _exchange(self, slot: int, message: Message, deadline: float | None) -> Message:
-        worker = self._workers[slot]
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    def _give(self, slot: int, waiting: deque[tuple[int, Parcel]], busy: dict[int, int]) -> None:
+        if not waiting:
+            return
+        index, parcel = waiting.popleft()
+        busy[slot] = index
         try:
-            worker.pipe.send(message)
-            if worker.pipe.poll(left):
-                answer = worker.pipe.recv()
-                assert isinstance(answer, Message)
-                return answer
-            reason = "no answer in time"
+            self._workers[slot].port.send(parcel)
+        except OSError:
+            # It died while it had nothing to do.
+            self._replace(slot)
+            self._workers[slot].port.send(parcel)
+
+    def _receive(self, slot: int, asked: Message) -> Message:
+        try:
+            answer = self._workers[slot].port.receive()
         except (EOFError, OSError):
-            reason = "its worker process died"
-        worker.end()
+            self._replace(slot)
+            return _error(asked, DIED, "its worker process died")
+        assert isinstance(answer, Message)
+        return answer
+
+    def _replace(self, slot: int) -> None:
+        self._workers[slot].end()
         self._workers[slot] = self._new()
-        return Message(Error(WORKER_DIED, reason), reply_to=message)
 
     def _new(self) -> Worker:
         mine, theirs = self._start.Pipe()
         process = self._start.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         process.start()
         theirs.close()
-        return Worker(process, mine)
+        return Worker(process, Port(mine, self._outbox))
 
 
 class Worker:
-    """A process and the pipe to it."""
+    """A process and this end of the pipe to it."""
 
-    def __init__(self, process: multiprocessing.process.BaseProcess, pipe: Connection) -> None:
+    def __init__(self, process: BaseProcess, port: Port) -> None:
         self.process = process
-        self.pipe = pipe
+        self.port = port
 
     def end(self) -> None:
         """Kill the process; it holds nothing that could be lost."""
         self.process.kill()
         self.process.join()
-        self.pipe.close()
+        self.port.pipe.close()
+
+
+def _error(asked: Message, code: int, reason: str) -> Message:
+    return Message(Error(code, reason), reply_to=asked)
 
 
 def _work(pipe: Connection, context: Context, app_dir: str) -> None:
@@ -144,14 +156,17 @@ def _work(pipe: Connection, context: Context, app_dir: str) -> None:
     adopt_identity(context.run_id)
     client_app = load_app("client_app.app:app", RuntimeError, app_dir)
     assert isinstance(client_app, ClientApp)
+    outbox = Outbox()
+    port = Port(pipe, outbox)
     # Without its parent a worker has nothing left to do, nor anyone to tell.
     with suppress(EOFError, OSError):
         while True:
-            pipe.send(_answer(client_app, pipe.recv(), context))
+            answer = _answer(client_app, port.receive(), context)
+            port.send(outbox.pack([answer])[0])
 
 
 def _answer(client_app: ClientApp, message: Message, context: Context) -> Message:
     try:
         return client_app(message, context)
     except Exception as error:
-        return Message(Error(2, f"{type(error).__name__}: {error}"), reply_to=message)
+        return _error(message, RAISED, f"{type(error).__name__}: {error}")

@@ -134,7 +134,8 @@ class ClientGrid(ExchangeGrid):
             else:
                 answers[client] = cohort.errors.get(client, "its node left it out")
         if self._sum_unit is not None and cohort.total is not None:
-            self.totals.append(NodeTotal(frozenset(cohort.parts) & set(told), cohort.total))
+            summed = (c for c in told if c in cohort.parts and not cohort.parts[c].array_records)
+            self.totals.append(NodeTotal(frozenset(summed), cohort.total))
         return answers
 
     def _number(self, client: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def spoil(client: str, change: Callable[[Any], None]) -> Callable[[Message], Mes
             return reply
 
         def edit(cohort: Cohort) -> Cohort:
-            change(cohort.parts[client])
+            if client in cohort.parts:
+                change(cohort.parts[client])
             return cohort
 
         return rewrite(reply, edit)
@@ -80,13 +82,70 @@ FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_client_is_excluded_and_named(fault: str, federate: Callable[..., Any]) -> None:
     change, reason = FAULTS[fault]
-    ran = federate("rounds=1", "model.hidden=[8]", tamper=spoil("va", change))
+    # A client alone on its node sends its own model; see below for those that are added up.
+    ran = federate("rounds=1", "model.hidden=[8]", nodes=4, tamper=spoil("va", change))
     line = ran.rounds[0]
     assert set(line["failed"]) == {"va"}
     assert reason in line["failed"]["va"]
     assert line["answered"] == ["cleveland", "hungary", "switzerland"]
-    without = federate("rounds=1", "model.hidden=[8]", tamper=_silent("va"))
+    without = federate("rounds=1", "model.hidden=[8]", nodes=4, tamper=_silent("va"))
     assert _weights(ran) == _weights(without)
+
+
+def total(values: np.ndarray, name: str = "total") -> Callable[[Cohort], Cohort]:
+    def change(cohort: Cohort) -> Cohort:
+        return replace(cohort, total=ArrayRecord({name: Array(values)}))
+
+    return change
+
+
+def edit_part(client: str, change: Callable[[Any], None]) -> Callable[[Cohort], Cohort]:
+    def edit(cohort: Cohort) -> Cohort:
+        change(cohort.parts[client])
+        return cohort
+
+    return edit
+
+
+SIZE = 273
+BAD_TOTALS: dict[str, tuple[Callable[[Cohort], Cohort], str]] = {
+    "nan": (total(np.full(SIZE, np.nan)), "node's sum holds NaN"),
+    "length": (total(np.zeros(SIZE - 1)), "node's sum does not fit"),
+    "dtype": (total(np.zeros(SIZE, np.float32)), "node's sum does not fit"),
+    "name": (total(np.zeros(SIZE), "else"), "node's sum has other parameters"),
+    "weight": (edit_part("va", claim(10**9)), "node's sum holds an invalid answer"),
+    "none": (lambda cohort: replace(cohort, total=None), "exactly one model"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_TOTALS)
+def test_a_bad_sum_costs_all_clients_in_it(fault: str, federate: Callable[..., Any]) -> None:
+    change, reason = BAD_TOTALS[fault]
+
+    def tamper(reply: Message) -> Message:
+        training = reply.metadata.message_type == "train"
+        # The second of two nodes serves hungary and va.
+        return rewrite(reply, change) if training and reply.metadata.src_node_id == 101 else reply
+
+    ran = federate("rounds=1", "model.hidden=[8]", nodes=2, tamper=tamper)
+    assert ran.rounds[0]["answered"] == ["cleveland", "switzerland"]
+    assert set(ran.rounds[0]["failed"]) == {"hungary", "va"}
+    assert reason in ran.rounds[0]["failed"]["hungary"]
+
+
+def test_sums_travel_instead_of_models(federate: Callable[..., Any]) -> None:
+    held: list[tuple[int, bool]] = []
+
+    def look(reply: Message) -> Message:
+        if reply.metadata.message_type == "train":
+            cohort = Cohort.unpack(reply.content)
+            models = sum(len(part.array_records) for part in cohort.parts.values())
+            held.append((models, cohort.total is not None))
+        return reply
+
+    for strategy, nodes in (("fedavg", 1), ("fedavg", 4), ("fedmedian", 1)):
+        federate("rounds=1", "model.hidden=[8]", f"strategy={strategy}", nodes=nodes, tamper=look)
+    assert held == [(0, True), *[(1, False)] * 4, (4, False)]
 
 
 def _silent(client: str) -> Callable[[Message], Message]:
@@ -111,7 +170,7 @@ def _weights(ran: Any) -> dict[str, bytes]:
 @pytest.mark.parametrize("strategy", ["fedavg", "fedmedian", "fedadam"])
 def test_nan_does_not_reach_any_strategy(strategy: str, federate: Callable[..., Any]) -> None:
     tamper = spoil("hungary", put(np.full(SHAPE, np.nan, np.float32)))
-    ran = federate(*SHORT, f"strategy={strategy}", tamper=tamper)
+    ran = federate(*SHORT, f"strategy={strategy}", nodes=4, tamper=tamper)
     tensors, _ = checkpoint.load(ran.directory / "model.safetensors")
     assert all(np.isfinite(value).all() for value in tensors.values())
 
@@ -283,16 +342,15 @@ def test_a_diverse_evaluation_is_recorded_per_client(federate: Callable[..., Any
     assert ran.rounds[-1]["weighted"]["accuracy"] == pytest.approx(accuracy)
 
 
-def test_no_answer_carries_more_than_its_records(federate: Callable[..., Any]) -> None:
-    seen: set[str] = set()
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_no_answer_carries_more_than_its_records(nodes: int, federate: Callable[..., Any]) -> None:
+    seen: set[tuple[str, ...]] = set()
 
     def look(reply: Message) -> Message:
-        for part in Cohort.unpack(reply.content).parts.values():
-            seen.update(part.keys())
-            for record in part.values():
-                if isinstance(record, ArrayRecord):
-                    assert all(array.shape != (1,) or True for array in record.values())
+        cohort = Cohort.unpack(reply.content)
+        seen.update(tuple(sorted(part)) for part in cohort.parts.values())
         return reply
 
-    federate("rounds=1", tamper=look)
-    assert seen == {"arrays", "metrics", "statistics"}
+    federate("rounds=1", nodes=nodes, tamper=look)
+    trained = ("metrics",) if nodes == 1 else ("arrays", "metrics")
+    assert seen == {trained, ("metrics", "statistics")}
