@@ -76,12 +76,15 @@ class Pool(Generic[R]):
         Natural client of each row; None where the data has no natural clients.
     test : ndarray of bool, shape (n,), or None
         Official held-out rows; None where each client splits its own.
+    groups : mapping of client id to row positions, or None
+        Natural clients, in sorted order, in place of `clients` where there are too many to list.
     """
 
     rows: R
     labels: NDArray[np.int64] | None = None
     clients: Sequence[str] | None = None
     test: NDArray[np.bool_] | None = None
+    groups: Mapping[str, NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ Indices = NDArray[np.int64]
 
 def partition(
     pool: Pool[Any], config: PartitionConfig, clients: int | None, seed: int
-) -> dict[str, Indices]:
+) -> Mapping[str, Indices]:
     """Deal all rows, official held-out rows included.
 
     Parameters
@@ -32,7 +33,7 @@ def partition(
 
     Returns
     -------
-    dict
+    mapping
         Client id to ascending row positions, sorted by client id.
 
     Raises
@@ -41,5 +42,7 @@ def partition(
         If the data cannot be dealt so.
     """
     deal = find("task.partitions", config.name).deal
-    parts = cast(dict[str, Indices], deal(pool, config.options, clients, seed))
+    parts = cast(Mapping[str, Indices], deal(pool, config.options, clients, seed))
+    if parts is pool.groups:
+        return parts
     return {client: np.sort(parts[client]) for client in sorted(parts)}

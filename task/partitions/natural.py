@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from task.base import Pool
 
 def deal(
     pool: Pool[Any], options: Mapping[str, Any], clients: int | None, seed: int
-) -> dict[str, NDArray[np.int64]]:
+) -> Mapping[str, NDArray[np.int64]]:
     """Group rows by client; of more than `clients`, the first in sorted order are kept.
 
     Equal to flwr-datasets' `NaturalIdPartitioner`, whose import takes longer than training a
     small federation does.
     """
+    if pool.groups is not None:
+        return _first(pool.groups, clients)
     if pool.clients is None:
         raise FedproofError(
             "this data has no natural clients: choose another partition, for example "
@@ -28,9 +31,17 @@ def deal(
     names, codes = np.unique(np.asarray(pool.clients, dtype=object), return_inverse=True)
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    kept = len(names) if clients is None else clients
-    if kept > len(names):
+    groups = {str(name): order[starts[i] : starts[i + 1]] for i, name in enumerate(names)}
+    return _first(groups, clients)
+
+
+def _first(
+    groups: Mapping[str, NDArray[np.int64]], clients: int | None
+) -> Mapping[str, NDArray[np.int64]]:
+    if clients is None:
+        return groups
+    if clients > len(groups):
         raise FedproofError(
-            f"federation.clients={clients} are more clients than the data has ({len(names)})."
+            f"federation.clients={clients} are more clients than the data has ({len(groups)})."
         )
-    return {str(names[i]): order[starts[i] : starts[i + 1]] for i in range(kept)}
+    return {name: groups[name] for name in islice(groups, clients)}
