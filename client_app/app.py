@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.cohort import describe_clients, evaluate_client, serve, train_client
+from client_app.cohort import describe_clients, evaluate_clients, train_clients
 
 app = ClientApp()
 
@@ -19,10 +19,10 @@ def query(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train a cohort of this node's clients."""
-    return serve(train_client)(message, context)
+    return train_clients(message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate a cohort of this node's clients."""
-    return serve(evaluate_client)(message, context)
+    return evaluate_clients(message, context)

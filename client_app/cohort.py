@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from torch import Tensor
 
 from client_app.node import Learner, Node, node_of
 from conf.errors import FedproofError
 from task.aggregation import WeightedSum
+from task.base import Examples
 from task.evaluation import evaluate
+from task.flat import FlatModel
 from task.seeding import derive
-from task.training import train
+from task.stacked import stacks, train_stacked
+from task.training import Trained, train
 from task.wire import Cohort, WireError
 
 log = logging.getLogger(__name__)
-
-
-class Work(Protocol):
-    """What is done for one client: from what it is told to what it answers."""
-
-    def __call__(
-        self, learner: Learner, client: str, told: RecordDict, total: WeightedSum | None
-    ) -> RecordDict:
-        """Do it; a model that is added to `total` is not part of the answer."""
-        ...
 
 
 def describe_clients(message: Message, context: Context) -> Message:
@@ -50,46 +44,134 @@ def describe_clients(message: Message, context: Context) -> Message:
     return _reply(message, context, answer)
 
 
-def serve(work: Work) -> Callable[[Message, Context], Message]:
-    """Return a handler that does `work` for each client of a cohort message."""
+def train_clients(message: Message, context: Context) -> Message:
+    """Train the global model on each client's rows; answer training metrics, and the models.
 
-    def handler(message: Message, context: Context) -> Message:
-        return _reply(message, context, lambda node, cohort: _serve(node, cohort, work))
-
-    return handler
-
-
-def train_client(
-    learner: Learner, client: str, told: RecordDict, total: WeightedSum | None
-) -> RecordDict:
-    """Train the global model on a client's rows; answer training metrics and the model."""
-    config = told.config_records["config"]
-    model = learner.load(told.array_records["arrays"])
-    data = learner.data(client).train
-    if not len(data):
-        raise FedproofError(f"client '{client}' has no training rows.")
-    seed = derive(learner.settings.seed, "train", int(str(config["server-round"])), client)
-    mu = float(str(config.get("proximal-mu", 0.0)))
-    trained = train(
-        model, data, learner.objective, learner.settings.train, seed=seed, proximal_mu=mu
-    )
-    metrics = MetricRecord(
-        {"num-examples": len(data), "loss": trained.loss, "steps": trained.steps}
-    )
-    if total is None:
-        return RecordDict({"arrays": ArrayRecord(model.state()), "metrics": metrics})
-    values = model.values()
-    # A norm is finite unless some value is not: cheaper than to look at each.
-    if not values.norm().isfinite():
-        raise FedproofError("its update holds NaN or infinity: lower train.lr.")
-    total.add(values, len(data))
-    return RecordDict({"metrics": metrics})
+    The models are added up on the way if the server wants no more than their sum.
+    """
+    return _reply(message, context, lambda node, cohort: Training(node, cohort).run())
 
 
-def evaluate_client(
-    learner: Learner, client: str, told: RecordDict, total: WeightedSum | None
-) -> RecordDict:
-    """Evaluate the global model on a client's held-out rows; answer metrics and sums."""
+def evaluate_clients(message: Message, context: Context) -> Message:
+    """Evaluate the global model on each client's held-out rows; answer metrics and sums."""
+
+    def answer(node: Node, cohort: Cohort) -> Cohort:
+        torch.set_num_threads(node.settings.train.threads)
+        learner = node.learner(cohort.header)
+        parts: dict[str, RecordDict] = {}
+        errors: dict[str, str] = {}
+        for client, told in cohort.parts.items():
+            with _excused(errors, client):
+                parts[client] = _evaluate(learner, client, told)
+        return Cohort(parts, errors)
+
+    return _reply(message, context, answer)
+
+
+class Training:
+    """One cohort's training.
+
+    Parameters
+    ----------
+    node : Node
+        Whose clients they are.
+    cohort : Cohort
+        What each client is told.
+    """
+
+    def __init__(self, node: Node, cohort: Cohort) -> None:
+        self._settings = node.settings
+        self._cohort = cohort
+        self._learner = node.learner(cohort.header)
+        self._total = _total(self._learner, cohort)
+        self._parts: dict[str, RecordDict] = {}
+        self._errors: dict[str, str] = {}
+
+    def run(self) -> Cohort:
+        """Train everyone, in stacks if the server says so."""
+        torch.set_num_threads(self._settings.train.threads)
+        size = self._cohort.header.get("stack", 1)
+        if size == 1:
+            for client in self._cohort.parts:
+                self._alone(client)
+        else:
+            rows = {c: r for c in self._cohort.parts if (r := self._rows(c)) is not None}
+            for group in self._cohort.header.get("stacks") or stacks(rows, size):
+                self._together([client for client in group if client in rows])
+        # In the order in which they were asked, however they were grouped.
+        parts = {c: self._parts[c] for c in self._cohort.parts if c in self._parts}
+        total = None
+        if self._total is not None:
+            total = ArrayRecord({"total": Array(self._total.total.numpy())})
+        return Cohort(parts, self._errors, total=total)
+
+    def _rows(self, client: str) -> int | None:
+        with _excused(self._errors, client):
+            return len(self._data(client))
+        return None
+
+    def _data(self, client: str) -> Examples:
+        data = self._learner.data(client).train
+        if not len(data):
+            raise FedproofError(f"client '{client}' has no training rows.")
+        return data
+
+    def _told(self, client: str) -> tuple[int, float]:
+        """Return the client's seed and FedProx's mu."""
+        config = self._cohort.parts[client].config_records["config"]
+        seed = derive(self._settings.seed, "train", int(str(config["server-round"])), client)
+        return seed, float(str(config.get("proximal-mu", 0.0)))
+
+    def _model(self, client: str) -> FlatModel:
+        """Return the model with the global values that the client was told."""
+        return self._learner.load(self._cohort.parts[client].array_records["arrays"])
+
+    def _alone(self, client: str) -> None:
+        with _excused(self._errors, client):
+            data = self._data(client)
+            model, (seed, mu) = self._model(client), self._told(client)
+            objective, config = self._learner.objective, self._settings.train
+            trained = train(model, data, objective, config, seed=seed, proximal_mu=mu)
+            self._finish(client, model.values(), trained, len(data))
+
+    def _together(self, group: list[str]) -> None:
+        told = [self._cohort.parts[client] for client in group]
+        alike = all(
+            part["arrays"] is told[0]["arrays"] and part["config"] == told[0]["config"]
+            for part in told
+        )
+        try:
+            assert alike, "stacked clients start from one model"
+            data = [self._data(client) for client in group]
+            seeds, mus = zip(*(self._told(client) for client in group), strict=True)
+            values, trained = train_stacked(
+                self._learner.plain, self._model(group[0]).vector.detach(), data,
+                self._learner.objective, self._settings.train, seeds=seeds, proximal_mu=mus[0],
+            )  # fmt: skip
+        except Exception:
+            log.exception("a stack of clients failed; each trains alone")
+            for client in group:
+                self._alone(client)
+            return
+        for client, row, result, rows in zip(group, values, trained, data, strict=True):
+            with _excused(self._errors, client):
+                self._finish(client, row, result, len(rows))
+
+    def _finish(self, client: str, values: Tensor, trained: Trained, rows: int) -> None:
+        """Answer a client's metrics; add its model up, or answer it, too."""
+        # A norm is finite unless some value is not: cheaper than to look at each.
+        if not values.norm().isfinite():
+            raise FedproofError("its update holds NaN or infinity: lower train.lr.")
+        metrics = MetricRecord({"num-examples": rows, "loss": trained.loss, "steps": trained.steps})
+        part = RecordDict({"metrics": metrics})
+        if self._total is not None:
+            self._total.add(values, rows)
+        else:
+            part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
+        self._parts[client] = part
+
+
+def _evaluate(learner: Learner, client: str, told: RecordDict) -> RecordDict:
     model = learner.load(told.array_records["arrays"])
     data = learner.data(client).test
     if not len(data):
@@ -103,24 +185,17 @@ def evaluate_client(
     )
 
 
-def _serve(node: Node, cohort: Cohort, work: Work) -> Cohort:
-    torch.set_num_threads(node.settings.train.threads)
-    learner = node.learner(cohort.header)
-    parts: dict[str, RecordDict] = {}
-    errors: dict[str, str] = {}
-    total = _total(learner, cohort)
-    for client, told in cohort.parts.items():
-        try:
-            parts[client] = work(learner, client, told, total)
-        except FedproofError as error:
-            errors[client] = str(error)
-        except Exception as error:
-            # The text of an unforeseen error may quote data: it stays in this node's log.
-            log.exception("client %s failed", client)
-            errors[client] = f"{type(error).__name__}: see the log of the client's node."
-    if total is None:
-        return Cohort(parts, errors)
-    return Cohort(parts, errors, total=ArrayRecord({"total": Array(total.total.numpy())}))
+@contextmanager
+def _excused(errors: dict[str, str], client: str) -> Iterator[None]:
+    """Note why a client failed, and go on without it."""
+    try:
+        yield
+    except FedproofError as error:
+        errors[client] = str(error)
+    except Exception as error:
+        # The text of an unforeseen error may quote data: it stays in this node's log.
+        log.exception("client %s failed", client)
+        errors[client] = f"{type(error).__name__}: see the log of the client's node."
 
 
 def _total(learner: Learner, cohort: Cohort) -> WeightedSum | None:

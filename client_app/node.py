@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context
-from torch import Tensor
+from torch import Tensor, nn
 
 from conf.compose import compose, split_overrides
 from conf.digest import code_digest, config_digest
@@ -61,8 +61,12 @@ class Learner:
     @cached_property
     def model(self) -> FlatModel:
         """The model; its values are whatever was loaded last."""
-        spec = self._source.task.spec(self._shared)
-        return FlatModel(accelerate(build_model(self.settings, spec)))
+        return FlatModel(accelerate(self._build()))
+
+    @cached_property
+    def plain(self) -> nn.Module:
+        """The model's layers as they were built, without values of its own."""
+        return self._build()
 
     def load(self, arrays: ArrayRecord) -> FlatModel:
         """Return the model with the values of `arrays`, which a cohort decodes once."""
@@ -74,6 +78,9 @@ class Learner:
             reason = str(error).splitlines()[0]
             raise FedproofError(f"the server's model does not fit this task: {reason}") from None
         return self.model
+
+    def _build(self) -> nn.Module:
+        return build_model(self.settings, self._source.task.spec(self._shared))
 
     def _data(self, client: str) -> ClientData:
         return self._source.data(client, self._shared)

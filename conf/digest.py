@@ -17,7 +17,7 @@ _SUFFIXES = (".py", ".yaml", ".jsonl")
 _NOT_LEARNING = ("resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select")
 _NOT_LEARNING_FEDERATION = (
     "engine", "workers", "nodes", "wait", "superlink", "port", "timeout", "retries",
-    "min_clients",
+    "min_clients", "vectorize",
 )  # fmt: skip
 
 

@@ -37,6 +37,14 @@ class Select(Enum):
     best = "best"
 
 
+class Vectorize(Enum):
+    """Whether clients of one process train at once, as rows of one matrix."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 class Optimizer(Enum):
     """Local optimiser, by its name in `torch.optim`."""
 
@@ -152,6 +160,8 @@ class FederationConfig:
         Connection in Flower's configuration file (remote).
     port : int or None
         Port of the SuperLink that the flower engine starts; None: a free one.
+    vectorize : Vectorize
+        Whether clients train several at once: ``auto`` decides by the model, or by measuring.
     max_examples : int
         A client that claims more training examples than this is excluded.
     """
@@ -168,6 +178,7 @@ class FederationConfig:
     wait: float = 120.0
     superlink: str | None = None
     port: int | None = None
+    vectorize: Vectorize = Vectorize.auto
     max_examples: int = 10_000_000
 
 

@@ -33,6 +33,7 @@ from server_app.federation.validation import (
     sift,
 )
 from server_app.selection import Selection
+from server_app.vectorizing import choose_stack
 from task.base import Task
 from task.flat import build_model
 from task.objectives import Objective
@@ -63,6 +64,7 @@ class RoundLoop:
         self.seconds = 0.0
         self._physical = grid
         self._shared: dict[str, Any] | None = None
+        self._stack: int | None = None
 
     def run(self) -> ArrayRecord:
         """Run the rounds that are left; return the model that the run selects.
@@ -78,9 +80,11 @@ class RoundLoop:
         if self._shared is None:
             self._shared = self._agree()
         self.objective: Objective = self.task.objective(self._shared)
-        self.grid = ClientGrid(
-            self._physical, self.roster, {**self.digests, "shared": self._shared}
-        )
+        if self._stack is None:
+            rows = [self.roster.members[client].train for client in self.roster.trainable]
+            self._stack = choose_stack(self.settings, self.task, self._shared, rows)
+        header = {**self.digests, "shared": self._shared, "stack": self._stack}
+        self.grid = ClientGrid(self._physical, self.roster, header)
         if arrays is None:
             model = build_model(self.settings, self.task.spec(self._shared))
             arrays = ArrayRecord(model.state_dict())
@@ -228,6 +232,7 @@ class RoundLoop:
             "digests": self.digests,
             "strategy": tree,
             "shared": self._shared,
+            "stack": self._stack,
             "selection": self.selection.facts(),
             "totals": self.recorder.totals(),
             "seconds": self.seconds,
@@ -251,7 +256,7 @@ class RoundLoop:
                     "(only rounds, engine and stopping rule may change)."
                 )
         self.done, self.seconds = facts["round"], facts["seconds"]
-        self._shared = facts["shared"]
+        self._shared, self._stack = facts["shared"], facts["stack"]
         checkpoint.restore_strategy(
             self.strategy, checkpoint.under("strategy", tensors), facts["strategy"]
         )
@@ -278,6 +283,7 @@ class RoundLoop:
             "parameters": sum(int(np.prod(array.shape)) for array in arrays.values()),
             "refused": sorted(set(self.roster.refused.values())),
             "digests": self.digests,
+            "clients_at_once": self._stack,
         }
 
     def _summary_facts(self) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from conf.schema import Engine, Settings
 from server_app.evidence.events import announce, watched, watching
 from server_app.evidence.progress import Progress
 from server_app.evidence.recorder import Recorder, run_directory
+from server_app.federation.exchange import ExchangeGrid
+from server_app.federation.polling import PolledGrid
 from server_app.rounds import RoundLoop
 from task.registry import find
 from task.source import load_task
@@ -38,7 +40,8 @@ def run_federation(grid: Grid, context: Context) -> None:
         recorder = Recorder(directory, settings, overrides)
         with _narrated(settings, directory):
             task = load_task(settings)
-            loop = RoundLoop(settings, task, strategy, grid, recorder, sum_suffices=sum_suffices)
+            nodes = grid if isinstance(grid, ExchangeGrid) else PolledGrid(grid)
+            loop = RoundLoop(settings, task, strategy, nodes, recorder, sum_suffices=sum_suffices)
             loop.run()
     except FedproofError as error:
         announce({"event": "error", "sentence": str(error)}, log_lines=True)

@@ -70,6 +70,15 @@ class FlatModel:
         """Return a copy of the module's state dict."""
         return {key: value.detach().clone() for key, value in self.module.state_dict().items()}
 
+    def state_of(self, values: Tensor) -> dict[str, Tensor]:
+        """Return a copy of the state dict with `values`, which are then the model's own.
+
+        Where the state holds more than trainable parameters, they are so already.
+        """
+        if self._is_state and values.data_ptr() != self.vector.data_ptr():
+            self.vector.data.copy_(values)
+        return self.state()
+
 
 def build_model(settings: Settings, spec: ModelSpec) -> nn.Module:
     """Build the model that the settings name.

@@ -37,6 +37,14 @@ class Objective(ABC):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each example, shape (n,)."""
 
+    def gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of each example, and its derivative by that example's outputs."""
+        leaf = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            losses = self.loss(leaf, targets)
+            (derivative,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), derivative
+
     @abstractmethod
     def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
         """Return sums over examples that add up across clients."""
@@ -62,6 +70,10 @@ class Binary(Objective):
         return functional.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), reduction="none"
         )
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        derivative = outputs.sigmoid().sub_(targets.reshape(outputs.shape))
+        return self.loss(outputs, targets), derivative
 
     def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
         logits = outputs.reshape(-1)
@@ -108,6 +120,14 @@ class MultiClass(Objective):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(outputs, targets, reduction="none")
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        likelihood = functional.log_softmax(outputs, 1)
+        at = targets.unsqueeze(1)
+        losses = likelihood.gather(1, at).squeeze(1).neg_()
+        return losses, likelihood.exp_().scatter_add_(
+            1, at, outputs.new_full((), -1.0).expand_as(at)
+        )
 
     def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
         predicted = outputs.argmax(1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
@@ -46,25 +48,59 @@ def train(
     proximal_mu : float
         FedProx (Li et al. 2020, eq. 2): adds mu/2 · ‖w - w_global‖² to the loss.
     """
-    optimizer = _optimizer(model, config)
-    start = model.vector.detach().clone() if proximal_mu else model.vector.detach()
+    step = _optimizer(model, config)
+    start = model.vector.detach().clone() if proximal_mu else None
     total, steps = torch.zeros((), dtype=torch.float64), 0
     model.module.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for index in batches(len(examples), config):
             batch = Examples(examples.x[index], examples.y[index])
             model.zero_grad()
             loss = objective.loss(model.module(batch.x), batch.y).mean()
             loss.backward()  # type: ignore[no-untyped-call]
-            if proximal_mu:
-                model.gradient.add_(model.vector.detach() - start, alpha=proximal_mu)
-            if config.max_grad_norm is not None:
-                _clip(model.gradient, config.max_grad_norm)
-            optimizer.step()
+            shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
+            step()
             total += loss.detach()
             steps += 1
     return Trained(loss=float(total) / max(steps, 1), steps=steps)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's random numbers on the CPU inside, and restore them afterwards.
+
+    `torch.manual_seed` also takes a stack trace per kind of accelerator that is not there, which
+    lasts longer than a small client trains.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+def shape_gradient(
+    gradient: Tensor, values: Tensor, start: Tensor | None, config: TrainConfig, mu: float
+) -> None:
+    """Add the proximal term to a gradient and clip it, in place.
+
+    Parameters
+    ----------
+    gradient, values : Tensor, shape (p,) or (clients, p)
+        Of one client, or of several.
+    start : Tensor, shape (p,), or None
+        The global model, if `mu` is not zero.
+    config : TrainConfig
+        With the norm to clip to, each client on its own.
+    mu : float
+        Weight of the proximal term.
+    """
+    if start is not None:
+        gradient.add_(values - start, alpha=mu)
+    if config.max_grad_norm is not None:
+        norm = gradient.norm(dim=-1, keepdim=True)
+        gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0))
 
 
 def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
@@ -84,34 +120,32 @@ class SGD:
     takes longer than a small federation trains.
     """
 
-    def __init__(self, vector: nn.Parameter, config: TrainConfig) -> None:
-        self._vector = vector
+    def __init__(self, config: TrainConfig) -> None:
         self._config = config
         self._velocity: Tensor | None = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Apply the gradient, with weight decay and heavy-ball momentum."""
-        gradient, config = self._vector.grad, self._config
-        assert gradient is not None
+    def step(self, values: Tensor, gradient: Tensor) -> None:
+        """Change `values` by the gradient, with weight decay and heavy-ball momentum.
+
+        Of several clients' values, shape (clients, p), later steps may take the first ones only.
+        """
+        config = self._config
         if config.weight_decay:
-            gradient = gradient.add(self._vector, alpha=config.weight_decay)
+            gradient = gradient.add(values, alpha=config.weight_decay)
         if config.momentum:
             if self._velocity is None:
                 self._velocity = gradient.clone()
             else:
-                self._velocity.mul_(config.momentum).add_(gradient)
-            gradient = self._velocity
-        self._vector.add_(gradient, alpha=-config.lr)
+                velocity = self._velocity[: len(gradient)]
+                velocity.mul_(config.momentum).add_(gradient)
+            gradient = self._velocity[: len(gradient)]
+        values.add_(gradient, alpha=-config.lr)
 
 
-def _optimizer(model: FlatModel, config: TrainConfig) -> SGD | torch.optim.Optimizer:
+def _optimizer(model: FlatModel, config: TrainConfig) -> Callable[[], Any]:
     if config.optimizer is Optimizer.sgd:
-        return SGD(model.vector, config)
+        sgd = SGD(config)
+        return lambda: sgd.step(model.vector, model.gradient)
     kind = torch.optim.Adam if config.optimizer is Optimizer.adam else torch.optim.AdamW
-    return kind([model.vector], config.lr, weight_decay=config.weight_decay)
-
-
-def _clip(gradient: Tensor, max_norm: float) -> None:
-    norm = gradient.norm()
-    gradient.mul_((max_norm / (norm + 1e-6)).clamp_max(1.0))
+    return kind([model.vector], config.lr, weight_decay=config.weight_decay).step

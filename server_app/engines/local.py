@@ -28,6 +28,7 @@ from conf.schema import Settings
 from server_app.compat import adopt_identity, stamp
 from server_app.engines.pool import DIED, Pool
 from server_app.federation.exchange import ExchangeGrid
+from task.stacked import stacks
 from task.wire import Cohort
 
 NODE = 1
@@ -168,17 +169,23 @@ def deal(cohort: Cohort, workers: int) -> list[Cohort]:
     """
     if workers == 1:
         return [cohort]
-    rows = cohort.header.get("rows", {})
-    count = min(len(cohort.parts), workers * PIECES_PER_WORKER)
-    pieces: list[tuple[int, int, list[str]]] = [(0, i, []) for i in range(count)]
-    for client in sorted(cohort.parts, key=lambda c: (-rows.get(c, 0), c)):
-        load, i, clients = heapq.heappop(pieces)
-        heapq.heappush(pieces, (load + rows.get(client, 0) + 1, i, [*clients, client]))
+    rows = {client: cohort.header.get("rows", {}).get(client, 0) for client in cohort.parts}
+    # Clients that train together stay together, whatever the number of workers.
+    units = stacks(rows, cohort.header.get("stack", 1))
+    count = min(len(units), workers * PIECES_PER_WORKER)
+    pieces: list[tuple[int, int, list[list[str]]]] = [(0, i, []) for i in range(count)]
+    for unit in units:
+        load, i, members = heapq.heappop(pieces)
+        load += sum(rows[client] + 1 for client in unit)
+        heapq.heappush(pieces, (load, i, [*members, unit]))
     # The sum of a cohort is wanted also from a piece of one client.
     header = {**cohort.header, "sum_from": 1 if len(cohort.parts) > 1 else 2}
     return [
-        Cohort({client: cohort.parts[client] for client in sorted(clients)}, header=header)
-        for _, _, clients in sorted(pieces, reverse=True)
+        Cohort(
+            {client: cohort.parts[client] for unit in members for client in unit},
+            header={**header, "stacks": members},
+        )
+        for _, _, members in sorted(pieces, reverse=True)
     ]
 
 

@@ -5,6 +5,7 @@ No row exists before its client is sampled, so a million clients cost next to no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from conf.errors import FedproofError
@@ -23,6 +25,7 @@ from task.options import whole
 from task.seeding import generator
 
 Indices = NDArray[np.int64]
+_NOISE = 1 << 20
 SIGNAL = 0.1
 """Length of a class's pattern per feature, against noise of 1."""
 
@@ -119,8 +122,16 @@ class Task(BaseTask[Positions]):
     def _make(self, client: int) -> Examples:
         rng = generator(self._seed, "synthetic", client)
         y = rng.integers(0, self._classes, self._per_client)
-        x = rng.standard_normal((self._per_client, *self._shape), dtype=np.float32)
-        return Examples(torch.from_numpy(x + self._patterns[y]), torch.from_numpy(y))
+        windows = sliding_window_view(self._noise, math.prod(self._shape))
+        x = windows[rng.integers(0, len(windows), self._per_client)]
+        x = x.reshape(-1, *self._shape) + self._patterns[y]
+        return Examples(torch.from_numpy(x), torch.from_numpy(y))
+
+    @cached_property
+    def _noise(self) -> NDArray[np.float32]:
+        """Normal noise, from which each row takes a window: drawing it anew is slow."""
+        rng = generator(self._seed, "noise")
+        return rng.standard_normal(_NOISE + math.prod(self._shape), dtype=np.float32)
 
     @cached_property
     def _patterns(self) -> NDArray[np.float32]:

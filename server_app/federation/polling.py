@@ -1,0 +1,69 @@
+"""A Grid that asks for answers as often as that is cheap, for Flower's Grids only poll."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from server_app.federation.exchange import ExchangeGrid
+
+SHARE = 0.01
+"""Share of a core that asking may take."""
+SHORTEST, LONGEST = 0.005, 1.0
+"""Bounds on the seconds between two questions."""
+
+
+class PolledGrid(ExchangeGrid):
+    """Sends through Flower's Grid, and learns of answers sooner than it would by itself.
+
+    Flower asks every 0.1 s in a simulation and every 3 s in a deployment. A question costs 0.1 ms
+    in the one and a request to the SuperLink in the other, more with many nodes: so the pause
+    after one follows from what it took.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's, which offers ``push_messages`` and ``pull_messages``.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of Flower's Grid."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of Flower's Grid."""
+        return self._grid.run
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the connected nodes."""
+        return self._grid.get_node_ids()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Send messages; return the answers that come within `timeout` seconds."""
+        # A message that could not be pushed has no id, and no answer.
+        waiting = {number for number in self._grid.push_messages(list(messages)) if number}
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        answers: list[Message] = []
+        pause = SHORTEST
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            before = time.thread_time()
+            arrived = list(self._grid.pull_messages(waiting))
+            if arrived:
+                answers += arrived
+                waiting -= {answer.metadata.reply_to_message_id for answer in arrived}
+            else:
+                spent = time.thread_time() - before
+                pause = min(max(spent / SHARE, SHORTEST), LONGEST)
+            if waiting:
+                time.sleep(min(pause, left))
+        return answers
