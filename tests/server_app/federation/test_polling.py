@@ -1,0 +1,76 @@
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from server_app.federation import polling
+from server_app.federation.polling import PolledGrid
+
+
+class Slow:
+    """Flower's Grid as far as polling goes: each message is answered after its own time."""
+
+    run = "a run"
+
+    def __init__(self, cost=0.0):
+        self.cost = cost
+        self.questions = 0
+        self.due = {}
+
+    def set_run(self, run):
+        self.run = run
+
+    def get_node_ids(self):
+        return [1, 2]
+
+    def push_messages(self, messages):
+        now = time.monotonic()
+        self.due = {str(i): now + delay for i, delay in enumerate(messages) if delay is not None}
+        return [str(i) if str(i) in self.due else None for i in range(len(messages))]
+
+    def pull_messages(self, message_ids):
+        self.questions += 1
+        started = time.thread_time()
+        while time.thread_time() - started < self.cost:
+            pass
+        come = [i for i in message_ids if self.due[i] < time.monotonic()]
+        return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=i)) for i in come]
+
+
+def numbers(answers):
+    return [answer.metadata.reply_to_message_id for answer in answers]
+
+
+def test_answers_are_noticed_soon_and_in_the_order_they_come():
+    started = time.monotonic()
+    answers = PolledGrid(Slow()).send_and_receive([0.1, 0.0, 0.05])
+    assert numbers(answers) == ["1", "2", "0"]
+    assert 0.1 <= time.monotonic() - started < 0.15
+
+
+def test_what_comes_too_late_is_left_out():
+    started = time.monotonic()
+    answers = PolledGrid(Slow()).send_and_receive([0.0, 60.0], timeout=0.1)
+    assert numbers(answers) == ["0"]
+    assert 0.1 <= time.monotonic() - started < 0.5
+
+
+def test_messages_that_could_not_be_sent_are_not_waited_for():
+    assert numbers(PolledGrid(Slow()).send_and_receive([None, 0.0])) == ["1"]
+    assert PolledGrid(Slow()).send_and_receive([None]) == []
+
+
+def test_dear_questions_are_asked_less_often(monkeypatch):
+    monkeypatch.setattr(polling, "LONGEST", 0.1)
+    cheap, dear = Slow(), Slow(cost=0.003)
+    for grid in (cheap, dear):
+        PolledGrid(grid).send_and_receive([60.0], timeout=0.5)
+    assert dear.questions <= 6 < 20 < cheap.questions
+
+
+def test_the_rest_is_flowers_grid():
+    grid = PolledGrid(Slow())
+    grid.set_run("another run")
+    assert grid.run == "another run" and grid.get_node_ids() == [1, 2]
+    with pytest.raises(NotImplementedError):
+        grid.pull_messages([])
