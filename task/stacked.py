@@ -69,7 +69,7 @@ def stacks(rows: Mapping[str, int], size: int) -> list[list[str]]:
         Clients in a stack at most.
     """
     ordered = sorted(rows, key=lambda client: (-rows[client], client))
-    if size <= 1:
+    if size <= 1 or not ordered:
         return [[client] for client in ordered]
     count = -(-len(ordered) // size)
     count = min(-(-count // _EVEN) * _EVEN, len(ordered))

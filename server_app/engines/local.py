@@ -180,6 +180,7 @@ def deal(cohort: Cohort, workers: int) -> list[Cohort]:
         heapq.heappush(pieces, (load, i, [*members, unit]))
     # The sum of a cohort is wanted also from a piece of one client.
     header = {**cohort.header, "sum_from": 1 if len(cohort.parts) > 1 else 2}
+    header.pop("rows", None)
     return [
         Cohort(
             {client: cohort.parts[client] for unit in members for client in unit},

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from torch import Tensor
 
 from conf.errors import FedproofError
 from task.base import ClientData, Examples, Json, ModelSpec, Pool
@@ -26,8 +26,8 @@ from task.seeding import generator
 
 Indices = NDArray[np.int64]
 _NOISE = 1 << 20
-SIGNAL = 0.1
-"""Length of a class's pattern per feature, against noise of 1."""
+_ALIGN = 16
+"""Windows start at whole cache lines."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Blocks(Mapping[str, Indices]):
 
 
 class Task(BaseTask[Positions]):
-    """Classify noise that holds a faint pattern of its class.
+    """Classify noise as a linear teacher does.
 
     ``task.clients`` clients have ``task.rows`` training and ``task.test_rows`` held-out rows of
     ``task.shape`` each, of ``task.classes`` classes; ``task.data_seed`` fixes all of them.
@@ -111,33 +111,42 @@ class Task(BaseTask[Positions]):
         """Make one client's rows."""
         first = np.concatenate([train.positions, test.positions])[:1]
         client = int(first[0]) // self._per_client if len(first) else 0
-        whole_client = self._make(client)
-        start = client * self._per_client
+        rows = self._make(client)
 
-        def part(rows: Positions) -> Examples:
-            return whole_client.take(np.asarray(rows.positions) - start)
+        def part(wanted: Positions) -> Examples:
+            indices = np.asarray(wanted.positions) - client * self._per_client
+            whole_run = len(indices) and indices[-1] - indices[0] + 1 == len(indices)
+            if not whole_run:
+                return rows.take(indices)
+            window = slice(int(indices[0]), int(indices[-1]) + 1)
+            return Examples(rows.x[window], rows.y[window])
 
         return ClientData(part(train), part(test))
 
     def _make(self, client: int) -> Examples:
-        rng = generator(self._seed, "synthetic", client)
-        y = rng.integers(0, self._classes, self._per_client)
-        windows = sliding_window_view(self._noise, math.prod(self._shape))
-        x = windows[rng.integers(0, len(windows), self._per_client)]
-        x = x.reshape(-1, *self._shape) + self._patterns[y]
-        return Examples(torch.from_numpy(x), torch.from_numpy(y))
+        """Return a client's rows: a window of the noise, and what the teacher says of it."""
+        size = self._per_client * self._features
+        places = (len(self._noise) - size) // _ALIGN
+        start = int(generator(self._seed, "synthetic", client).integers(0, places)) * _ALIGN
+        x = self._noise[start : start + size].view(self._per_client, *self._shape)
+        return Examples(x, (x.flatten(1) @ self._teacher).argmax(1))
 
     @cached_property
-    def _noise(self) -> NDArray[np.float32]:
-        """Normal noise, from which each row takes a window: drawing it anew is slow."""
+    def _noise(self) -> Tensor:
+        """Normal noise, in which every client has a window: drawing each anew is slow."""
+        size = _NOISE + self._per_client * self._features
         rng = generator(self._seed, "noise")
-        return rng.standard_normal(_NOISE + math.prod(self._shape), dtype=np.float32)
+        return torch.from_numpy(rng.standard_normal(size, dtype=np.float32))
 
     @cached_property
-    def _patterns(self) -> NDArray[np.float32]:
-        rng = generator(self._seed, "patterns")
-        patterns = rng.standard_normal((self._classes, *self._shape), dtype=np.float32)
-        return patterns * np.float32(SIGNAL)
+    def _teacher(self) -> Tensor:
+        rng = generator(self._seed, "teacher")
+        shape = (self._features, self._classes)
+        return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+    @cached_property
+    def _features(self) -> int:
+        return math.prod(self._shape)
 
     @cached_property
     def _shape(self) -> tuple[int, ...]:
