@@ -62,7 +62,7 @@ def test_messages_that_could_not_be_sent_are_not_waited_for():
 
 def test_dear_questions_are_asked_less_often(monkeypatch):
     monkeypatch.setattr(polling, "LONGEST", 0.1)
-    cheap, dear = Slow(), Slow(cost=0.003)
+    cheap, dear = Slow(), Slow(cost=0.001)
     for grid in (cheap, dear):
         PolledGrid(grid).send_and_receive([60.0], timeout=0.5)
     assert dear.questions <= 6 < 20 < cheap.questions
