@@ -12,7 +12,7 @@ from flwr.supercore.run import Run
 from server_app.federation.exchange import ExchangeGrid
 
 SHARE = 0.003
-"""Share of a core that asking may take here; a SuperLink that is asked spends some three times it."""
+"""Share of a core that asking may take in this process."""
 SHORTEST, LONGEST = 0.005, 1.0
 """Bounds on the seconds between two questions."""
 
