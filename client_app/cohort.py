@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -17,6 +18,7 @@ from task.aggregation import WeightedSum
 from task.base import Examples
 from task.evaluation import evaluate
 from task.flat import FlatModel
+from task.profiling import Stopwatch
 from task.seeding import derive
 from task.stacked import stacks, train_stacked
 from task.training import Trained, train
@@ -60,10 +62,13 @@ def evaluate_clients(message: Message, context: Context) -> Message:
         learner = node.learner(cohort.header)
         parts: dict[str, RecordDict] = {}
         errors: dict[str, str] = {}
+        clock = Stopwatch()
         for client, told in cohort.parts.items():
-            with _excused(errors, client):
-                parts[client] = _evaluate(learner, client, told)
-        return Cohort(parts, errors)
+            with _excused(errors, client), clock.stage("evaluation"):
+                with clock.stage("data"):
+                    data = learner.data(client).test
+                parts[client] = _evaluate(learner, client, told, data)
+        return Cohort(parts, errors, _clocked(node, clock))
 
     return _reply(message, context, answer)
 
@@ -80,12 +85,14 @@ class Training:
     """
 
     def __init__(self, node: Node, cohort: Cohort) -> None:
+        self._node = node
         self._settings = node.settings
         self._cohort = cohort
         self._learner = node.learner(cohort.header)
         self._total = _total(self._learner, cohort)
         self._parts: dict[str, RecordDict] = {}
         self._errors: dict[str, str] = {}
+        self._clock = Stopwatch()
 
     def run(self) -> Cohort:
         """Train everyone, in stacks if the server says so."""
@@ -103,7 +110,7 @@ class Training:
         total = None
         if self._total is not None:
             total = ArrayRecord({"total": Array(self._total.total.numpy())})
-        return Cohort(parts, self._errors, total=total)
+        return Cohort(parts, self._errors, _clocked(self._node, self._clock), total)
 
     def _rows(self, client: str) -> int | None:
         with _excused(self._errors, client):
@@ -111,7 +118,8 @@ class Training:
         return None
 
     def _data(self, client: str) -> Examples:
-        data = self._learner.data(client).train
+        with self._clock.stage("data"):
+            data = self._learner.data(client).train
         if not len(data):
             raise FedproofError(f"client '{client}' has no training rows.")
         return data
@@ -131,7 +139,8 @@ class Training:
             data = self._data(client)
             model, (seed, mu) = self._model(client), self._told(client)
             objective, config = self._learner.objective, self._settings.train
-            trained = train(model, data, objective, config, seed=seed, proximal_mu=mu)
+            with self._clock.stage("training"):
+                trained = train(model, data, objective, config, seed=seed, proximal_mu=mu)
             self._finish(client, model.values(), trained, len(data))
 
     def _together(self, group: list[str]) -> None:
@@ -144,10 +153,12 @@ class Training:
             assert alike, "stacked clients start from one model"
             data = [self._data(client) for client in group]
             seeds, mus = zip(*(self._told(client) for client in group), strict=True)
-            values, trained = train_stacked(
-                self._learner.plain, self._model(group[0]).vector.detach(), data,
-                self._learner.objective, self._settings.train, seeds=seeds, proximal_mu=mus[0],
-            )  # fmt: skip
+            start = self._model(group[0]).vector.detach()
+            with self._clock.stage("training"):
+                values, trained = train_stacked(
+                    self._learner.plain, start, data, self._learner.objective,
+                    self._settings.train, seeds=seeds, proximal_mu=mus[0],
+                )  # fmt: skip
         except Exception:
             log.exception("a stack of clients failed; each trains alone")
             for client in group:
@@ -164,16 +175,16 @@ class Training:
             raise FedproofError("its update holds NaN or infinity: lower train.lr.")
         metrics = MetricRecord({"num-examples": rows, "loss": trained.loss, "steps": trained.steps})
         part = RecordDict({"metrics": metrics})
-        if self._total is not None:
-            self._total.add(values, rows)
-        else:
-            part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
+        with self._clock.stage("summing"):
+            if self._total is not None:
+                self._total.add(values, rows)
+            else:
+                part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
         self._parts[client] = part
 
 
-def _evaluate(learner: Learner, client: str, told: RecordDict) -> RecordDict:
+def _evaluate(learner: Learner, client: str, told: RecordDict, data: Examples) -> RecordDict:
     model = learner.load(told.array_records["arrays"])
-    data = learner.data(client).test
     if not len(data):
         raise FedproofError(f"client '{client}' has no held-out rows.")
     result = evaluate(model.module, data, learner.objective)
@@ -183,6 +194,11 @@ def _evaluate(learner: Learner, client: str, told: RecordDict) -> RecordDict:
             "statistics": ConfigRecord({k: list(v) for k, v in result.statistics.items()}),
         }
     )
+
+
+def _clocked(node: Node, clock: Stopwatch) -> dict[str, Any]:
+    """Return a header with the seconds of this answer, if the run asks where its time goes."""
+    return {"clock": clock.seconds} if node.settings.profile else {}
 
 
 @contextmanager

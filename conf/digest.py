@@ -14,7 +14,9 @@ from conf.schema import Settings
 
 _PACKAGES = ("client_app", "conf", "server_app", "task")
 _SUFFIXES = (".py", ".yaml", ".jsonl")
-_NOT_LEARNING = ("resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select")
+_NOT_LEARNING = (
+    "resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select", "profile",
+)  # fmt: skip
 _NOT_LEARNING_FEDERATION = (
     "engine", "workers", "nodes", "wait", "superlink", "port", "timeout", "retries",
     "min_clients", "vectorize",

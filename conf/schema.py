@@ -206,6 +206,7 @@ class Settings:
     evaluate_every: int = 1
     checkpoint_every: int = 1
     select: Select = Select.last
+    profile: bool = False
     resume: str | None = None
     evaluate: str | None = None
     run_dir: str | None = None

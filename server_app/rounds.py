@@ -7,11 +7,10 @@ strategies are Flower's interface, called in Flower's order.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -22,17 +21,14 @@ from server_app import checkpoint
 from server_app.evaluating import Evaluation
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
-from server_app.federation.reduction import Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
 from server_app.federation.validation import (
-    Reference,
-    check_metrics,
     reasons,
-    same_metrics,
-    sift,
 )
+from server_app.profile import EXCHANGE, Profile
 from server_app.selection import Selection
+from server_app.training import Training
 from server_app.vectorizing import choose_stack
 from task.base import Task
 from task.flat import build_model
@@ -97,13 +93,17 @@ class RoundLoop:
 
     def _round(self, number: int, arrays: ArrayRecord) -> ArrayRecord:
         started, down, up = time.monotonic(), self.grid.bytes_down, self.grid.bytes_up
-        self.roster.refresh(self._physical)
+        profile = Profile(self.grid, self.settings)
+        self._clock = profile.clock
+        with self._clock.stage("sampling"):
+            self.roster.refresh(self._physical)
         arrays, line = self._train(number, arrays)
         if number % self.settings.evaluate_every == 0 or number == self.settings.rounds:
             line |= self._evaluate(number, arrays)
             self.selection.update(number, line["held_out"], arrays)
         elapsed = time.monotonic() - started
         self.seconds += elapsed
+        line |= profile.line(elapsed)
         line |= {
             "bytes_down": self.grid.bytes_down - down,
             "bytes_up": self.grid.bytes_up - up,
@@ -120,8 +120,12 @@ class RoundLoop:
         """Train one round; below ``min_clients`` valid answers, try again with a fresh cohort."""
         federation = self.settings.federation
         for attempt in range(federation.retries + 1):
-            self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
-            replies, answered, failed = self._ask(number, arrays)
+            with self._clock.stage("sampling"):
+                self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
+            training = Training(self.grid, self.roster, self._clock, self.sum_suffices)
+            replies, answered, failed = training.run(
+                self.strategy, number, arrays, federation.timeout
+            )
             if len(answered) >= federation.min_clients:
                 break
         else:
@@ -136,36 +140,14 @@ class RoundLoop:
             "failed": failed,
             "attempts": attempt + 1,
         }
-        updated, metrics = self.strategy.aggregate_train(number, replies)
+        with self._clock.stage("aggregation"):
+            updated, metrics = self.strategy.aggregate_train(number, replies)
         if updated is None:
             raise FedproofError(
                 f"round {number}: strategy={self.settings.strategy.name} needs more than "
                 f"{len(answered)} valid answers: raise federation.fraction or federation.clients."
             )
         return self._finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
-
-    def _ask(
-        self, number: int, arrays: ArrayRecord
-    ) -> tuple[list[Message], list[str], dict[str, str]]:
-        """Let the cohort train; return what to aggregate, who answered, and why others failed."""
-        config = ConfigRecord({"server-round": number})
-        # A copy, because some strategies consume the record that they are given.
-        told = ArrayRecord(dict(arrays))
-        messages = list(self.strategy.configure_train(number, told, config, self.grid))
-        reduction = self._reduction(arrays)
-        unit = None if reduction is None else reduction.unit
-        timeout = self.settings.federation.timeout
-        replies = self.grid.exchange(messages, timeout=timeout, sum_unit=unit)
-        valid, failed = sift(replies, self.grid.name, self._checker(arrays))
-        totals = self.grid.totals
-        if reduction is not None:
-            totals = reduction.usable(totals, failed)
-            valid = [reply for reply in valid if self.grid.name(reply) not in failed]
-        answered = [self.grid.name(reply) for reply in valid]
-        valid = same_metrics(valid)
-        if reduction is not None and valid:
-            valid = [reduction.combine(messages[0], valid, totals)]
-        return valid, answered, failed
 
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""
@@ -174,30 +156,11 @@ class RoundLoop:
         if not self.grid.cohort:
             raise FedproofError("no client has held-out rows: raise task.test_fraction.")
         evaluation = Evaluation(self.objective, self.grid, self.roster)
-        line = evaluation.run(self.strategy, number, arrays, federation.timeout)
-        self.recorder.clients(evaluation.rows)
+        with self._clock.stage(EXCHANGE):
+            line = evaluation.run(self.strategy, number, arrays, federation.timeout)
+        with self._clock.stage("recording"):
+            self.recorder.clients(evaluation.rows)
         return line
-
-    def _reduction(self, arrays: ArrayRecord) -> Reduction | None:
-        """Return where to add up the cohort's models, if the strategy needs no more."""
-        if not self.sum_suffices:
-            return None
-        members = self.roster.members
-        return Reduction(arrays, sum(members[client].train for client in self.grid.cohort))
-
-    def _checker(self, arrays: ArrayRecord) -> Callable[[str, Message], None]:
-        reference = Reference(arrays)
-
-        summed = {client for total in self.grid.totals for client in total.clients}
-
-        def check(client: str, reply: Message) -> None:
-            rows = self.roster.members[client].train
-            if client in summed:
-                check_metrics(reply.content, rows)
-            else:
-                reference.check_update(reply.content, rows)
-
-        return check
 
     def _sample(self, purpose: str, number: int, fraction: float, *labels: int) -> list[str]:
         roster = self.roster

@@ -28,6 +28,7 @@ from conf.schema import Settings
 from server_app.compat import adopt_identity, stamp
 from server_app.engines.pool import DIED, Pool
 from server_app.federation.exchange import ExchangeGrid
+from task.profiling import Stopwatch
 from task.stacked import stacks
 from task.wire import Cohort
 
@@ -198,6 +199,7 @@ class Joined:
         self._parts: dict[str, RecordDict] = {}
         self._header: dict[str, Any] = {}
         self._total: NDArray[np.float64] | None = None
+        self._clock = Stopwatch()
 
     def take(self, piece: Cohort, answer: Message) -> None:
         """Take one piece's answer; what lies in its worker's memory is copied or added up."""
@@ -208,6 +210,7 @@ class Joined:
         cohort = Cohort.unpack(answer.content)
         self._parts |= {client: _kept(part) for client, part in cohort.parts.items()}
         self.errors |= cohort.errors
+        self._clock.add(cohort.header.get("clock", {}))
         self._header |= cohort.header
         if "refused" in cohort.header:
             self.errors |= dict.fromkeys(piece.parts, str(self._header.pop("refused")))
@@ -220,7 +223,8 @@ class Joined:
         total = None
         if self._total is not None:
             total = ArrayRecord({"total": Array(self._total)})
-        return Cohort(self._parts, self.errors, self._header, total)
+        header = self._header | ({"clock": self._clock.seconds} if self._clock.seconds else {})
+        return Cohort(self._parts, self.errors, header, total)
 
 
 def _kept(part: RecordDict) -> RecordDict:

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from server_app.evidence.events import Event
-from server_app.evidence.tables import client_table, human_bytes, result_table
+from server_app.evidence.tables import client_table, human_bytes, profile_table, result_table
 
 PERIOD = 2.0
 """Seconds between lines where there is no terminal to draw a bar on."""
@@ -116,8 +116,8 @@ class Progress:
 
     def _summary(self, summary: Mapping[str, Any]) -> None:
         self._bar.stop()
-        table = client_table(self._run_dir, summary)
-        if table is not None:
-            self._console.print(table)
+        for table in (client_table(self._run_dir, summary), profile_table(self._run_dir)):
+            if table is not None:
+                self._console.print(table)
         self._console.print(result_table(summary))
         self._console.print(f"run directory: {self._run_dir}", soft_wrap=True)

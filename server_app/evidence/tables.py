@@ -43,6 +43,21 @@ def client_table(run_dir: Path, summary: Mapping[str, Any]) -> Table | None:
     return metrics_table(rows, summary["metric"]) if rows else None
 
 
+def profile_table(run_dir: Path) -> Table | None:
+    """Return where the rounds' time went, if it was recorded."""
+    lines = files.read_lines(run_dir / files.METRICS)
+    profiles = [line["profile"] for line in lines if "profile" in line]
+    if not profiles:
+        return None
+    names = {name for profile in profiles for name in profile}
+    means = {n: sum(p.get(n, 0.0) for p in profiles) / len(profiles) for n in names}
+    whole = sum(means.values()) or 1.0
+    table = Table("a round's time", "seconds", "share", title=f"mean of {len(profiles)} rounds")
+    for name in sorted(means, key=lambda n: -means[n]):
+        table.add_row(name, f"{means[name]:.4f}", f"{means[name] / whole:.1%}")
+    return table
+
+
 def metrics_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
     """Return one row per client; of many clients, the worst and best by `metric`."""
     ordered = sorted(rows, key=lambda row: row["client"])

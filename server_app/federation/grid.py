@@ -12,6 +12,7 @@ from flwr.supercore.run import Run
 from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.reduction import NodeTotal
 from server_app.federation.roster import Roster, read_reply
+from task.profiling import Stopwatch
 from task.wire import Cohort, WireError, wire_bytes
 
 CLIENT_FAILED = 2
@@ -36,6 +37,8 @@ class ClientGrid(ExchangeGrid):
         The clients that a strategy sees; set before each exchange.
     totals : list of NodeTotal
         What nodes added up in the last exchange; those clients' answers hold no model.
+    clock : Stopwatch
+        Seconds by stage that nodes reported (``profile=true``), added up.
     bytes_down, bytes_up : int
         Content sent to and received from clients so far, each client counted as if it were a
         node of its own, so that the figures do not depend on how clients share nodes.
@@ -50,6 +53,7 @@ class ClientGrid(ExchangeGrid):
         self.cohort: list[str] = []
         self._sum_unit: float | None = None
         self.totals: list[NodeTotal] = []
+        self.clock = Stopwatch()
         self.bytes_down = 0
         self.bytes_up = 0
 
@@ -127,6 +131,7 @@ class ClientGrid(ExchangeGrid):
             cohort = read_reply(reply, digests)
         except WireError as error:
             return dict.fromkeys(told, str(error))
+        self.clock.add(_seconds(cohort.header.get("clock")))
         answers: dict[str, RecordDict | str] = {}
         for client in told:
             if client in cohort.parts:
@@ -149,6 +154,13 @@ def _answer(asked: Message, answer: RecordDict | str) -> Message:
     if isinstance(answer, str):
         return Message(Error(CLIENT_FAILED, answer), reply_to=asked)
     return Message(answer, reply_to=asked)
+
+
+def _seconds(claimed: Any) -> dict[str, float]:
+    """Return what a node says of its time, as far as it makes sense."""
+    if not isinstance(claimed, dict):
+        return {}
+    return {str(k): v for k, v in claimed.items() if isinstance(v, float) and v >= 0}
 
 
 def _sizes(contents: Iterable[RecordDict]) -> Iterable[int]:

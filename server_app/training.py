@@ -1,0 +1,86 @@
+"""Federated training of one round: ask the cohort, check its answers, add them up where allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp.strategy import Strategy
+
+from server_app.federation.grid import ClientGrid
+from server_app.federation.reduction import Reduction
+from server_app.federation.roster import Roster
+from server_app.federation.validation import Reference, check_metrics, same_metrics, sift
+from server_app.profile import EXCHANGE
+from task.profiling import Stopwatch
+
+
+class Training:
+    """The training of one model by one cohort.
+
+    Parameters
+    ----------
+    grid : ClientGrid
+        With the cohort to ask.
+    roster : Roster
+        How many training rows each client joined with.
+    clock : Stopwatch
+        Times the stages.
+    sum_suffices : bool
+        Whether the strategy needs no more than the weighted mean of the models.
+    """
+
+    def __init__(
+        self, grid: ClientGrid, roster: Roster, clock: Stopwatch, sum_suffices: bool
+    ) -> None:
+        self._grid = grid
+        self._roster = roster
+        self._clock = clock
+        self._sum_suffices = sum_suffices
+
+    def run(
+        self, strategy: Strategy, number: int, arrays: ArrayRecord, timeout: float
+    ) -> tuple[list[Message], list[str], dict[str, str]]:
+        """Let the cohort train; return what to aggregate, who answered, and why others failed."""
+        config = ConfigRecord({"server-round": number})
+        # A copy, because some strategies consume the record that they are given.
+        told = ArrayRecord(dict(arrays))
+        with self._clock.stage("configuration"):
+            messages = list(strategy.configure_train(number, told, config, self._grid))
+            reduction = self._reduction(arrays)
+        unit = None if reduction is None else reduction.unit
+        with self._clock.stage(EXCHANGE):
+            replies = self._grid.exchange(messages, timeout=timeout, sum_unit=unit)
+        with self._clock.stage("validation"):
+            valid, failed = sift(replies, self._grid.name, self._checker(arrays))
+            totals = self._grid.totals
+            if reduction is not None:
+                totals = reduction.usable(totals, failed)
+                valid = [reply for reply in valid if self._grid.name(reply) not in failed]
+            answered = [self._grid.name(reply) for reply in valid]
+            valid = same_metrics(valid)
+        with self._clock.stage("aggregation"):
+            if reduction is not None and valid:
+                valid = [reduction.combine(messages[0], valid, totals)]
+        return valid, answered, failed
+
+    def _reduction(self, arrays: ArrayRecord) -> Reduction | None:
+        """Return where to add up the cohort's models, if the strategy needs no more."""
+        if not self._sum_suffices:
+            return None
+        members = self._roster.members
+        return Reduction(arrays, sum(members[client].train for client in self._grid.cohort))
+
+    def _checker(self, arrays: ArrayRecord) -> Callable[[str, Message], None]:
+        reference = Reference(arrays)
+
+        summed = {client for total in self._grid.totals for client in total.clients}
+
+        def check(client: str, reply: Message) -> None:
+            rows = self._roster.members[client].train
+            if client in summed:
+                check_metrics(reply.content, rows)
+            else:
+                reference.check_update(reply.content, rows)
+
+        return check
