@@ -22,6 +22,7 @@ RUNS = {
         "accuracy", 0.4,
     ),
     "vision": (["rounds=2", "federation.clients=4"], "accuracy", 0.6),
+    "synthetic": (["rounds=4", "task.clients=20", "federation.fraction=1"], "accuracy", 0.2),
 }  # fmt: skip
 
 

@@ -5,9 +5,8 @@ from task.registry import find, names
 
 
 def test_modules_are_the_choices():
-    assert {"healthcare", "finance", "keyboard", "iot", "vision", "tabular"} == set(
-        names("task.tasks")
-    )
+    shipped = {"healthcare", "finance", "keyboard", "iot", "vision", "tabular", "synthetic"}
+    assert shipped == set(names("task.tasks"))
     assert find("task.models", "mlp").__name__ == "task.models.mlp"
 
 
