@@ -12,7 +12,7 @@ from typing import Any
 
 from conf.schema import Settings
 
-_PACKAGES = ("client_app", "conf", "server_app", "task")
+PACKAGES = ("client_app", "conf", "server_app", "task")
 _SUFFIXES = (".py", ".yaml", ".jsonl")
 _NOT_LEARNING = (
     "resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select", "profile",
@@ -57,7 +57,7 @@ def code_digest() -> str:
     """Hash the source, settings and embedded data of the application."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for package in _PACKAGES:
+    for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
             if path.suffix in _SUFFIXES and not path.name.startswith("test_"):
                 name = path.relative_to(root).as_posix()

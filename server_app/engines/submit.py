@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from conf.digest import PACKAGES
 from conf.errors import FedproofError
 from server_app.engines.superlink import Link, end_tree, program
 from server_app.evidence.events import Watcher, parse
@@ -54,13 +56,26 @@ def submit(
         config = Path(folder) / "run.toml"
         # A JSON string is a TOML string too.
         config.write_text(f"overrides = {json.dumps(overrides)}\n", encoding="utf-8")
+        app = _staged(app_dir, Path(folder))
         command = [
-            program("flwr"), "run", str(app_dir), link.connection, "--stream",
+            program("flwr"), "run", str(app), link.connection, "--stream",
             "--run-config", str(config),
         ]  # fmt: skip
         if federation_config:
             command += ["--federation-config", " ".join(federation_config)]
         _follow(link, command, watcher)
+
+
+def _staged(app_dir: Path, folder: Path) -> Path:
+    """Copy the application alone: Flower looks at every file beside it, environments included."""
+    staged = folder / "app"
+    staged.mkdir()
+    for name in PACKAGES:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(app_dir / name, staged / name, ignore=ignore)
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy2(app_dir / name, staged / name)
+    return staged
 
 
 def _follow(link: Link, command: Sequence[str], watcher: Watcher) -> None:
