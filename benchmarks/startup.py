@@ -2,7 +2,8 @@
 
     python -m benchmarks.startup [override ...]
 
-Five runs; the median of each stage is printed and written to ``benchmarks/results/startup.json``.
+Five runs, between which a bare ``import torch`` is timed; medians are printed and written to
+``benchmarks/results/startup.json`` (with ``federation=flower``: ``startup-flower.json``).
 """
 
 from __future__ import annotations
@@ -43,9 +44,19 @@ def measure(overrides: Sequence[str]) -> list[float]:
         return [*reached, time.monotonic() - started]
 
 
+def import_torch() -> float:
+    """Return the seconds of a process that imports torch and ends."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    return time.monotonic() - started
+
+
 def main(overrides: Sequence[str]) -> None:
     """Print the stages' medians."""
-    runs = [measure(overrides) for _ in range(RUNS)]
+    torch, runs = [], []
+    for _ in range(RUNS):
+        torch.append(import_torch())
+        runs.append(measure(overrides))
     steps = [[b - a for a, b in zip([0.0, *run], run, strict=False)] for run in runs]
     names = [*STAGES, "the other rounds, tables, workers ended"]
     medians = [statistics.median(column) for column in zip(*steps, strict=True)]
@@ -53,7 +64,17 @@ def main(overrides: Sequence[str]) -> None:
         print(f"{seconds:6.1f} s  {name}")
     total = statistics.median(run[-1] for run in runs)
     print(f"{total:6.1f} s  whole command")
-    write_results("startup", {"stages": dict(zip(names, medians, strict=True)), "runs": runs})
+    first, bare = statistics.median(run[2] for run in runs), statistics.median(torch)
+    print(f"{first:6.1f} s  to the end of the first round: {first / bare:.2f} × import torch")
+    results = {
+        "stages": dict(zip(names, medians, strict=True)),
+        "runs": runs,
+        "import_torch": torch,
+        "first_round": first,
+        "first_round_over_import_torch": first / bare,
+    }
+    engines = [o.partition("=")[2] for o in overrides if o.startswith("federation=")]
+    write_results("-".join(["startup", *engines]), results)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The Flower ClientApp: a node's three answers."""
+"""The Flower ClientApp: a node's three answers.
+
+It imports torch when the first message comes: Flower's simulation loads the ClientApp before it
+starts Ray, which thus starts while the ServerApp imports torch.
+"""
 
 from __future__ import annotations
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.cohort import describe_clients, evaluate_clients, train_clients
 
 app = ClientApp()
 
@@ -13,16 +16,22 @@ app = ClientApp()
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Tell which clients this node serves."""
+    from client_app.cohort import describe_clients
+
     return describe_clients(message, context)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train a cohort of this node's clients."""
+    from client_app.cohort import train_clients
+
     return train_clients(message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate a cohort of this node's clients."""
+    from client_app.cohort import evaluate_clients
+
     return evaluate_clients(message, context)

@@ -9,10 +9,15 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conf.compose import compose
 from server_app.compat import adopt_identity
-from server_app.engines.local import PIECES_PER_WORKER, LocalGrid, deal
+from server_app.engines import pool
+from server_app.engines.local import PIECES_PER_WORKER, LocalGrid, deal, run_local
 from server_app.engines.pool import DIED, _error
+from server_app.evidence import files
+from server_app.evidence.events import watching
 from task.wire import Cohort
+from tests.flower import ROOT
 
 ROWS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 999), min_size=1)
 
@@ -77,37 +82,62 @@ def test_a_client_that_kills_its_worker_fails_alone():
     assert ["c3"] in workers.asked
 
 
-@pytest.mark.parametrize("overrides", ["", "strategy=fedmedian"])
-def test_kill_minus_nine_in_mid_round_changes_nothing(overrides, tmp_path, monkeypatch):
-    from conf.compose import compose
-    from server_app.engines import pool
-    from server_app.engines.local import run_local
-    from server_app.evidence import files
-    from server_app.evidence.events import watching
-    from tests.flower import ROOT
+@pytest.fixture
+def train(tmp_path):
+    """Return a function that trains with workers and returns the model and the rounds' lines."""
 
-    def run(name, workers):
-        told = [*overrides.split(), "rounds=2", "model.hidden=[8]"]
-        told += [f"federation.workers={workers}", f"run_dir={tmp_path / name}"]
+    def run(name, *overrides):
+        told = [*overrides, f"run_dir={tmp_path / name}"]
         with watching(lambda _: None):
             run_local(compose(tuple(told)), told, str(ROOT))
-        failed = [line["failed"] for line in files.read_lines(tmp_path / name / files.METRICS)]
-        return (tmp_path / name / files.MODEL).read_bytes(), failed
+        lines = files.read_lines(tmp_path / name / files.METRICS)
+        return (tmp_path / name / files.MODEL).read_bytes(), lines
 
-    expected = run("one", 1)
-    give, calls = pool.Pool._give, []
+    return run
 
-    def give_and_kill(self, slot, waiting, busy):
+
+def harm(monkeypatch, number, calls):
+    """Send a signal to the worker that gets work at the given calls, counted from 1.
+
+    The first is the roster's question, its answer makes the second; then workers train.
+    """
+    give, made = pool.Pool._give, []
+
+    def give_and_harm(self, slot, waiting, busy):
         give(self, slot, waiting, busy)
-        calls.append(slot)
-        # The first is the roster's question, its answer makes the second; then workers train.
-        if len(calls) in (1, 4, 5):
-            os.kill(self._workers[slot].process.pid, signal.SIGKILL)
+        made.append(slot)
+        if len(made) in calls:
+            os.kill(self._workers[slot].process.pid, number)
 
-    assert run("two", 2) == expected
-    monkeypatch.setattr(pool.Pool, "_give", give_and_kill)
-    got = run("killed", 2)
+    monkeypatch.setattr(pool.Pool, "_give", give_and_harm)
+
+
+SHORT = ("rounds=2", "model.hidden=[8]")
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])
+def test_kill_minus_nine_in_mid_round_changes_nothing(strategy, train, monkeypatch):
+    told = (*SHORT, f"strategy={strategy}")
+    expected, _ = train("one", *told, "federation.workers=1")
+    harm(monkeypatch, signal.SIGKILL, {1, 4, 5})
+    got, lines = train("killed", *told, "federation.workers=2")
     assert got == expected
+    assert not any(line["failed"] for line in lines)
+
+
+def test_a_client_that_hangs_costs_its_round_only(train, monkeypatch):
+    harm(monkeypatch, signal.SIGSTOP, {4})
+    _, lines = train("hung", *SHORT, "federation.workers=2", "federation.timeout=15")
+    assert set(lines[0]["failed"].values()) == {"no answer in time"}
+    assert 1 <= len(lines[0]["answered"]) <= 3
+    assert not lines[1]["failed"] and len(lines[1]["answered"]) == 4
+
+
+def test_any_number_of_workers_trains_the_same_model_bit_for_bit(train):
+    stacked = ("task=synthetic", "task.clients=40", "federation.fraction=1", "rounds=2")
+    models = [train(f"w{n}", *stacked, f"federation.workers={n}") for n in (1, 2, 4)]
+    assert len({model for model, _ in models}) == 1
+    assert len(models[0][1][0]["answered"]) == 40
 
 
 def test_a_cohort_of_one_sends_its_model():
