@@ -9,7 +9,6 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-
 app = ClientApp()
 
 
