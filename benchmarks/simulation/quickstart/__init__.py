@@ -1,0 +1,1 @@
+"""A small Flower app, written as Flower's PyTorch quickstart writes it."""
