@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from conf.errors import FedproofError
-from conf.schema import Engine, Settings
+from conf.schema import Engine, FederationConfig, Settings
 
 
 def check(settings: Settings) -> None:
@@ -21,6 +23,8 @@ def check(settings: Settings) -> None:
             "federation=remote needs federation.superlink=NAME, a connection in Flower's "
             "configuration file."
         )
+    if federation.ray is not None:
+        _check_ray(federation)
     if federation.clients is not None and federation.min_clients > federation.clients:
         raise FedproofError(
             f"federation.min_clients={federation.min_clients} can never be met by "
@@ -28,6 +32,20 @@ def check(settings: Settings) -> None:
         )
     if settings.resume and settings.evaluate:
         raise FedproofError("resume= and evaluate= exclude each other: give one of them.")
+
+
+def _check_ray(federation: FederationConfig) -> None:
+    if federation.engine is not Engine.flower:
+        raise FedproofError("federation.ray=HOST:PORT works with federation=flower only.")
+    if not re.fullmatch(r"[^\s/:]+:\d{1,5}", str(federation.ray)):
+        raise FedproofError(
+            f"federation.ray={federation.ray} is no HOST:PORT of a Ray cluster's first machine."
+        )
+    if federation.nodes is None:
+        raise FedproofError(
+            "federation.ray needs federation.nodes=N, how many simulated nodes share the clients: "
+            "as many as the cluster has cores."
+        )
 
 
 def _check_ranges(settings: Settings) -> None:

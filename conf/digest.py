@@ -18,7 +18,7 @@ _NOT_LEARNING = (
     "resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select", "profile",
 )  # fmt: skip
 _NOT_LEARNING_FEDERATION = (
-    "engine", "workers", "nodes", "wait", "superlink", "port", "timeout", "retries",
+    "engine", "workers", "nodes", "wait", "superlink", "port", "ray", "timeout", "retries",
     "min_clients", "vectorize",
 )  # fmt: skip
 

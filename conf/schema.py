@@ -151,7 +151,7 @@ class FederationConfig:
     timeout : float
         Seconds to wait for a round's answers.
     workers : int or None
-        Processes of the local and flower engines; None: one per core.
+        Processes of the local and flower engines; None: one per core. A Ray cluster has its own.
     nodes : int or None
         SuperNodes to wait for (remote) or to simulate (flower; None: `workers`).
     wait : float
@@ -160,6 +160,9 @@ class FederationConfig:
         Connection in Flower's configuration file (remote).
     port : int or None
         Port of the SuperLink that the flower engine starts; None: a free one.
+    ray : str or None
+        ``HOST:PORT`` of a Ray cluster that this machine is part of (flower); None: Ray is started
+        on this machine for the run.
     vectorize : Vectorize
         Whether clients train several at once: ``auto`` decides by the model, or by measuring.
     max_examples : int
@@ -178,6 +181,7 @@ class FederationConfig:
     wait: float = 120.0
     superlink: str | None = None
     port: int | None = None
+    ray: str | None = None
     vectorize: Vectorize = Vectorize.auto
     max_examples: int = 10_000_000
 

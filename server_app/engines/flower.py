@@ -1,12 +1,17 @@
-"""Engine ``flower``: a simulation by Flower itself, on Ray and a SuperLink of our own."""
+"""Engine ``flower``: a simulation by Flower itself, on Ray and a SuperLink of our own.
+
+Ray is started for the run, or is a cluster of several machines that runs already.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app.engines.submit import submit
 from server_app.engines.superlink import own_superlink
@@ -28,14 +33,31 @@ def run_flower(
         The application.
     watcher : callable
         Sees the run's events.
+
+    Raises
+    ------
+    FedproofError
+        If the Ray cluster or the SuperLink cannot be reached, or the run did not complete.
     """
-    workers = settings.federation.workers or os.cpu_count() or 1
-    nodes = settings.federation.nodes or workers
-    simulation = [
-        f"num-supernodes={nodes}",
-        "client-resources-num-cpus=1",
-        f"init-args-num-cpus={workers}",
-    ]
+    federation = settings.federation
+    workers = federation.workers or os.cpu_count() or 1
+    nodes = federation.nodes or workers
+    simulation = [f"num-supernodes={nodes}", "client-resources-num-cpus=1"]
+    if federation.ray is None:
+        simulation.append(f"init-args-num-cpus={workers}")
+    else:
+        _find_cluster(federation.ray)
     pinned = [*overrides, f"federation.nodes={nodes}"]
-    with own_superlink(settings.federation.port) as link:
+    with own_superlink(federation.port, federation.ray) as link:
         submit(link, app_dir, shlex.join(pinned), simulation, watcher)
+
+
+def _find_cluster(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError):
+        raise FedproofError(
+            f"no Ray cluster answers at federation.ray={address}: start one with "
+            f"'ray start --head --port={port}'."
+        ) from None

@@ -20,6 +20,12 @@ from conf.errors import FedproofError
 
 CONNECTION = "fedproof"
 STARTUP = 60.0
+_RAY = {
+    # Ray lowers its workers' priority by 15 unless told otherwise.
+    "RAY_worker_niceness": "0",
+    # The workers that it starts beforehand lack the runtime environment that Flower asks for.
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,18 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def own_superlink(port: int | None) -> Iterator[Link]:
+def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
     """Start a SuperLink for simulations on loopback; end it and its children on exit.
 
     It runs in an empty directory, because Ray puts the working directory on its workers' module
     path, and in a private Flower home.
+
+    Parameters
+    ----------
+    port : int or None
+        Where it listens; None: a free port.
+    ray : str or None
+        ``HOST:PORT`` of the Ray cluster that runs the simulations; None: each starts Ray itself.
 
     Raises
     ------
@@ -75,8 +88,11 @@ def own_superlink(port: int | None) -> Iterator[Link]:
             f'[superlink]\ndefault = "{CONNECTION}"\n\n'
             f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{number}"\ninsecure = true\n'
         )
-        # Ray lowers its workers' priority by 15 unless told otherwise.
-        environment = quiet_environment() | {"FLWR_HOME": str(home), "RAY_worker_niceness": "0"}
+        environment = quiet_environment() | _RAY | {
+            "FLWR_HOME": str(home),
+            # Without it, a simulation joins whatever cluster it finds on this machine.
+            "RAY_ADDRESS": ray or "local",
+        }  # fmt: skip
         with (Path(folder) / "superlink.log").open("wb") as log:
             process = subprocess.Popen(
                 [program("flower-superlink"), "--simulation", "--insecure",

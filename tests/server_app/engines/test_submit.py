@@ -60,3 +60,8 @@ def test_a_run_that_fails_shows_its_last_lines(flwr):
 def test_only_a_checkout_can_be_submitted(tmp_path):
     with pytest.raises(FedproofError, match="has no pyproject.toml.*run fedproof from a checkout"):
         submit(Link("here", {}), tmp_path, "", (), print)
+
+
+def test_a_run_that_announced_its_summary_is_not_asked_how_it_ended(flwr):
+    line = 'FEDPROOF-EVENT {"event": "summary"}'
+    assert flwr(f"{STARTED} print('{line}')", status="unknown") == [{"event": "summary"}]

@@ -7,7 +7,14 @@ import psutil
 import pytest
 
 from conf.errors import FedproofError
-from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+from server_app.engines import superlink
+from server_app.engines.superlink import (
+    end_tree,
+    free_port,
+    own_superlink,
+    program,
+    quiet_environment,
+)
 
 TREE = """
 import signal, subprocess, sys, time
@@ -48,3 +55,27 @@ def test_environment(monkeypatch):
     assert program("flwr").startswith(environment["PATH"].split(":")[0])
     with pytest.raises(FedproofError, match="'no-such-program' is not installed"):
         program("no-such-program")
+
+
+LISTENS = """#!{python}
+import socket, sys, time
+server = socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("ray", "address"), [(None, "local"), ("10.0.0.1:6379", "10.0.0.1:6379")])
+def test_a_superlink_keeps_to_its_own_ray_or_the_one_it_is_given(
+    tmp_path, monkeypatch, ray, address
+):
+    script = tmp_path / "superlink"
+    script.write_text(LISTENS.format(python=sys.executable))
+    script.chmod(0o755)
+    monkeypatch.setattr(superlink, "program", lambda _: str(script))
+    monkeypatch.setenv("RAY_ADDRESS", "192.168.0.1:6379")
+    with own_superlink(None, ray) as link:
+        assert link.environment["RAY_ADDRESS"] == address
+        [process] = [p for p in psutil.Process().children() if str(script) in p.cmdline()]
+        assert process.environ()["RAY_ADDRESS"] == address
+        assert process.environ()["RAY_worker_niceness"] == "0"
+    assert not process.is_running()

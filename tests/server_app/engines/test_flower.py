@@ -1,0 +1,57 @@
+import shlex
+import socket
+from contextlib import contextmanager
+
+import pytest
+
+from conf.compose import compose
+from conf.errors import FedproofError
+from server_app.engines import flower
+from server_app.engines.flower import run_flower
+from tests.flower import ROOT
+
+
+@pytest.fixture
+def submitted(monkeypatch):
+    """What would be submitted to which SuperLink."""
+
+    @contextmanager
+    def pretend(port, ray):
+        yield port, ray
+
+    def run(*overrides):
+        calls = []
+        monkeypatch.setattr(flower, "own_superlink", pretend)
+        monkeypatch.setattr(flower, "submit", lambda *call: calls.append(call))
+        run_flower(compose(overrides), overrides, ROOT, print)
+        [(link, app_dir, told, simulation, _)] = calls
+        assert app_dir == ROOT
+        return link, shlex.split(told), set(simulation)
+
+    return run
+
+
+def test_as_many_nodes_and_actors_as_workers(submitted):
+    link, told, simulation = submitted("federation=flower", "federation.workers=3", "seed=7")
+    assert link == (None, None)
+    assert told == ["federation=flower", "federation.workers=3", "seed=7", "federation.nodes=3"]
+    assert simulation == {
+        "num-supernodes=3", "client-resources-num-cpus=1", "init-args-num-cpus=3",
+    }  # fmt: skip
+
+
+def test_a_cluster_knows_its_own_cores(submitted):
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        link, _, simulation = submitted(
+            "federation=flower", f"federation.ray={address}", "federation.nodes=8"
+        )
+    assert link == (None, address)
+    assert simulation == {"num-supernodes=8", "client-resources-num-cpus=1"}
+
+
+def test_a_cluster_that_does_not_answer(submitted):
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = f"127.0.0.1:{gone.getsockname()[1]}"
+    with pytest.raises(FedproofError, match=f"no Ray cluster answers at federation.ray={address}"):
+        submitted("federation=flower", f"federation.ray={address}", "federation.nodes=8")
