@@ -21,7 +21,7 @@ from task.flat import FlatModel
 from task.profiling import Stopwatch
 from task.seeding import derive
 from task.stacked import stacks, train_stacked
-from task.training import Trained, train
+from task.training import Memory, Trained, train
 from task.wire import Cohort, WireError
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ class Training:
         self._cohort = cohort
         self._learner = node.learner(cohort.header)
         self._total = _total(self._learner, cohort)
+        self._store = node.store(cohort.header) if node.settings.train.keep_optimizer else None
         self._parts: dict[str, RecordDict] = {}
         self._errors: dict[str, str] = {}
         self._clock = Stopwatch()
@@ -127,8 +128,24 @@ class Training:
     def _told(self, client: str) -> tuple[int, float]:
         """Return the client's seed and FedProx's mu."""
         config = self._cohort.parts[client].config_records["config"]
-        seed = derive(self._settings.seed, "train", int(str(config["server-round"])), client)
+        seed = derive(self._settings.seed, "train", self._number(client), client)
         return seed, float(str(config.get("proximal-mu", 0.0)))
+
+    def _recall(self, client: str) -> Memory | None:
+        if self._store is None:
+            return None
+        with self._clock.stage("state"):
+            return self._store.load(client, self._number(client))
+
+    def _keep(self, client: str, memory: Memory) -> None:
+        if self._store is not None:
+            with self._clock.stage("state"):
+                number, resumable = self._number(client), self._cohort.header.get("checkpointed")
+                self._store.save(client, number, memory, int(resumable or 0))
+
+    def _number(self, client: str) -> int:
+        """Return the number of the round."""
+        return int(str(self._cohort.parts[client].config_records["config"]["server-round"]))
 
     def _model(self, client: str) -> FlatModel:
         """Return the model with the global values that the client was told."""
@@ -140,7 +157,10 @@ class Training:
             model, (seed, mu) = self._model(client), self._told(client)
             objective, config = self._learner.objective, self._settings.train
             with self._clock.stage("training"):
-                trained = train(model, data, objective, config, seed=seed, proximal_mu=mu)
+                trained = train(
+                    model, data, objective, config,
+                    seed=seed, proximal_mu=mu, memory=self._recall(client),
+                )  # fmt: skip
             self._finish(client, model.values(), trained, len(data))
 
     def _together(self, group: list[str]) -> None:
@@ -173,6 +193,7 @@ class Training:
         # A norm is finite unless some value is not: cheaper than to look at each.
         if not values.norm().isfinite():
             raise FedproofError("its update holds NaN or infinity: lower train.lr.")
+        self._keep(client, trained.memory)
         metrics = MetricRecord({"num-examples": rows, "loss": trained.loss, "steps": trained.steps})
         part = RecordDict({"metrics": metrics})
         with self._clock.stage("summing"):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context
+from flwr.supercore.utils import get_flwr_home
 from torch import Tensor, nn
 
+from client_app.state import ClientStore
 from conf.compose import compose, split_overrides
 from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
@@ -28,9 +30,10 @@ CACHED_CLIENTS = 256
 class Node:
     """Settings, data and one reused model of this process."""
 
-    def __init__(self, settings: Settings, source: DataSource) -> None:
+    def __init__(self, settings: Settings, source: DataSource, state: Path) -> None:
         self.settings = settings
         self.source = source
+        self._state = state
         self.digests = {"config": config_digest(settings), "code": code_digest()}
 
     def check(self, header: Mapping[str, Any]) -> None:
@@ -41,6 +44,11 @@ class Node:
                     f"this node runs other {kind} than the server ({kind} digest {mine[:12]}, "
                     f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
                 )
+
+    def store(self, header: Mapping[str, Any]) -> ClientStore:
+        """Return where clients keep what they keep from round to round."""
+        lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
+        return ClientStore(self._state, lineage)
 
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""
@@ -90,25 +98,37 @@ def node_of(context: Context) -> Node:
     """Return the node for a Flower context; processes keep it between messages.
 
     Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
-    silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node).
+    silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node), and
+    ``state`` (where its clients keep what they keep).
     """
     config = context.node_config
-    own = config.get("data")
+    own, state = (
+        None if key not in config else Path(str(config[key])).expanduser()
+        for key in ("data", "state")
+    )
     return _node(
         split_overrides(str(context.run_config.get("overrides", ""))),
-        None if own is None else Path(str(own)).expanduser(),
+        own,
+        state,
         None if "client" not in config else str(config["client"]),
-        int(config.get("partition-id", 0)),
-        int(config.get("num-partitions", 1)),
+        (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
     )
 
 
 @lru_cache(maxsize=8)
 def _node(
-    overrides: tuple[str, ...], own: Path | None, name: str | None, part: int, parts: int
+    overrides: tuple[str, ...],
+    own: Path | None,
+    state: Path | None,
+    name: str | None,
+    share: tuple[int, int],
 ) -> Node:
     settings = compose(overrides)
-    return Node(settings, DataSource(settings, own, name, part, parts))
+    if state is None:
+        # A silo's disk is not the server's to choose a place on.
+        told = settings.run_dir if own is None else None
+        state = Path(told) / "clients" if told else get_flwr_home() / "fedproof-clients"
+    return Node(settings, DataSource(settings, own, name, *share), state)
 
 
 @lru_cache(maxsize=2)

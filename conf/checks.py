@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from conf.errors import FedproofError
-from conf.schema import Engine, FederationConfig, Settings
+from conf.schema import Engine, FederationConfig, Optimizer, Settings
 
 
 def check(settings: Settings) -> None:
@@ -29,6 +29,12 @@ def check(settings: Settings) -> None:
         raise FedproofError(
             f"federation.min_clients={federation.min_clients} can never be met by "
             f"federation.clients={federation.clients}: lower min_clients."
+        )
+    train = settings.train
+    if train.keep_optimizer and train.optimizer is Optimizer.sgd and not train.momentum:
+        raise FedproofError(
+            "train.keep_optimizer=true has nothing to keep: give train.momentum, or "
+            "train.optimizer=adam."
         )
     if settings.resume and settings.evaluate:
         raise FedproofError("resume= and evaluate= exclude each other: give one of them.")

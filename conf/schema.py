@@ -118,6 +118,8 @@ class TrainConfig:
 
     ``steps`` (local updates) replaces ``epochs`` when given. ``threads`` are torch threads per
     process: one, because as many processes as cores train faster than threads do.
+    ``keep_optimizer`` lets each client go on with the momentum, or Adam's moments, with which its
+    last round ended; it keeps them in files of its own.
     """
 
     epochs: int = 1
@@ -128,6 +130,7 @@ class TrainConfig:
     momentum: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
+    keep_optimizer: bool = False
     threads: int = 1
 
 

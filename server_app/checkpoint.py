@@ -6,9 +6,7 @@ Nothing is pickled: tensors are tensors, the rest is JSON in the file's metadata
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,10 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from conf.errors import FedproofError
+from task.atomic import atomic
 
 CHECKPOINT = "checkpoint.safetensors"
 Tensors = dict[str, NDArray[Any]]
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` when all went well, durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:

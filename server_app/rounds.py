@@ -6,6 +6,7 @@ strategies are Flower's interface, called in Flower's order.
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any
 
@@ -61,6 +62,8 @@ class RoundLoop:
         self._physical = grid
         self._shared: dict[str, Any] | None = None
         self._stack: int | None = None
+        self._checkpointed = 0
+        self._lineage = [(secrets.token_hex(8), 0)]
 
     def run(self) -> ArrayRecord:
         """Run the rounds that are left; return the model that the run selects.
@@ -79,7 +82,9 @@ class RoundLoop:
         if self._stack is None:
             rows = [self.roster.members[client].train for client in self.roster.trainable]
             self._stack = choose_stack(self.settings, self.task, self._shared, rows)
-        header = {**self.digests, "shared": self._shared, "stack": self._stack}
+        header = {
+            **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
+        }  # fmt: skip
         self.grid = ClientGrid(self._physical, self.roster, header)
         if arrays is None:
             model = build_model(self.settings, self.task.spec(self._shared))
@@ -122,6 +127,7 @@ class RoundLoop:
         for attempt in range(federation.retries + 1):
             with self._clock.stage("sampling"):
                 self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
+            self.grid.header["checkpointed"] = self._checkpointed
             training = Training(self.grid, self.roster, self._clock, self.sum_suffices)
             replies, answered, failed = training.run(
                 self.strategy, number, arrays, federation.timeout
@@ -196,6 +202,7 @@ class RoundLoop:
             "strategy": tree,
             "shared": self._shared,
             "stack": self._stack,
+            "lineage": self._lineage,
             "selection": self.selection.facts(),
             "totals": self.recorder.totals(),
             "seconds": self.seconds,
@@ -207,6 +214,7 @@ class RoundLoop:
         for name, part in parts.items():
             merged |= checkpoint.prefixed(name, part)
         self.recorder.checkpoint(merged, facts)
+        self._checkpointed = self.done
 
     def _resume(self) -> ArrayRecord:
         """Take up model, strategy, selection and totals where the checkpoint left them."""
@@ -219,6 +227,8 @@ class RoundLoop:
                     "(only rounds, engine and stopping rule may change)."
                 )
         self.done, self.seconds = facts["round"], facts["seconds"]
+        self._checkpointed = self.done
+        self._lineage = [*facts["lineage"], (secrets.token_hex(8), self.done)]
         self._shared, self._stack = facts["shared"], facts["stack"]
         checkpoint.restore_strategy(
             self.strategy, checkpoint.under("strategy", tensors), facts["strategy"]

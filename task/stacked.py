@@ -31,6 +31,8 @@ def obstacle(module: nn.Module, config: TrainConfig) -> str | None:
     """Return why clients cannot be stacked with this model and optimiser, or None if they can."""
     if config.optimizer is not Optimizer.sgd:
         return "it needs train.optimizer=sgd"
+    if config.keep_optimizer:
+        return "each client needs its own train.keep_optimizer"
     for layer in module.modules():
         if isinstance(layer, nn.RNNBase):
             return "recurrent layers cannot be stacked"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,13 +14,27 @@ from task.base import Examples
 from task.flat import FlatModel
 from task.objectives import Objective
 
+Memory = dict[str, Tensor]
+"""What an optimiser remembers from step to step, by name: momentum, or Adam's moments."""
+
 
 @dataclass(frozen=True)
 class Trained:
-    """What local training did: mean loss over the batches, and how many of them."""
+    """What local training did.
+
+    Attributes
+    ----------
+    loss : float
+        Mean over the batches.
+    steps : int
+        How many batches.
+    memory : dict of str to Tensor
+        What the optimiser remembers.
+    """
 
     loss: float
     steps: int
+    memory: Memory = field(default_factory=dict)
 
 
 def train(
@@ -32,6 +45,7 @@ def train(
     *,
     seed: int,
     proximal_mu: float = 0.0,
+    memory: Memory | None = None,
 ) -> Trained:
     """Train `model` in place.
 
@@ -47,8 +61,10 @@ def train(
         Fixes the order of the batches and dropout.
     proximal_mu : float
         FedProx (Li et al. 2020, eq. 2): adds mu/2 · ‖w - w_global‖² to the loss.
+    memory : dict of str to Tensor, or None
+        What the optimiser remembered at the end of an earlier training; changed in place.
     """
-    step = _optimizer(model, config)
+    optimizer = _optimizer(model, config, memory or {})
     start = model.vector.detach().clone() if proximal_mu else None
     total, steps = torch.zeros((), dtype=torch.float64), 0
     model.module.train()
@@ -59,10 +75,10 @@ def train(
             loss = objective.loss(model.module(batch.x), batch.y).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
-            step()
+            optimizer.step()
             total += loss.detach()
             steps += 1
-    return Trained(loss=float(total) / max(steps, 1), steps=steps)
+    return Trained(loss=float(total) / max(steps, 1), steps=steps, memory=optimizer.memory())
 
 
 @contextmanager
@@ -120,9 +136,9 @@ class SGD:
     takes longer than a small federation trains.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, velocity: Tensor | None = None) -> None:
         self._config = config
-        self._velocity: Tensor | None = None
+        self.velocity = velocity
 
     @torch.no_grad()
     def step(self, values: Tensor, gradient: Tensor) -> None:
@@ -134,18 +150,46 @@ class SGD:
         if config.weight_decay:
             gradient = gradient.add(values, alpha=config.weight_decay)
         if config.momentum:
-            if self._velocity is None:
-                self._velocity = gradient.clone()
+            if self.velocity is None:
+                self.velocity = gradient.clone()
             else:
-                velocity = self._velocity[: len(gradient)]
+                velocity = self.velocity[: len(gradient)]
                 velocity.mul_(config.momentum).add_(gradient)
-            gradient = self._velocity[: len(gradient)]
+            gradient = self.velocity[: len(gradient)]
         values.add_(gradient, alpha=-config.lr)
 
 
-def _optimizer(model: FlatModel, config: TrainConfig) -> Callable[[], Any]:
-    if config.optimizer is Optimizer.sgd:
-        sgd = SGD(config)
-        return lambda: sgd.step(model.vector, model.gradient)
-    kind = torch.optim.Adam if config.optimizer is Optimizer.adam else torch.optim.AdamW
-    return kind([model.vector], config.lr, weight_decay=config.weight_decay).step
+class _Flat:
+    """Our SGD, on a flat model."""
+
+    def __init__(self, model: FlatModel, config: TrainConfig, memory: Memory) -> None:
+        self._model = model
+        self._sgd = SGD(config, memory.get("velocity"))
+
+    def step(self) -> None:
+        self._sgd.step(self._model.vector, self._model.gradient)
+
+    def memory(self) -> Memory:
+        velocity = self._sgd.velocity
+        return {} if velocity is None else {"velocity": velocity}
+
+
+class _Torch:
+    """An optimiser of torch's, on a flat model."""
+
+    def __init__(self, model: FlatModel, config: TrainConfig, memory: Memory) -> None:
+        kind = torch.optim.Adam if config.optimizer is Optimizer.adam else torch.optim.AdamW
+        self._optimizer = kind([model.vector], config.lr, weight_decay=config.weight_decay)
+        self._state: Memory = self._optimizer.state[model.vector]
+        self._state.update(memory)
+
+    def step(self) -> None:
+        self._optimizer.step()
+
+    def memory(self) -> Memory:
+        return self._state
+
+
+def _optimizer(model: FlatModel, config: TrainConfig, memory: Memory) -> _Flat | _Torch:
+    kind = _Flat if config.optimizer is Optimizer.sgd else _Torch
+    return kind(model, config, memory)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.schema import Settings
-from server_app.checkpoint import atomic
 from server_app.engines.submit import submit
 from server_app.engines.superlink import Link, quiet_environment
 from server_app.evidence import files
 from server_app.evidence.events import Event, Watcher
 from server_app.evidence.tensorboard import Scalars
+from task.atomic import atomic
 
 
 def run_remote(

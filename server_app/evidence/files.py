@@ -10,7 +10,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from server_app.checkpoint import atomic
+from task.atomic import atomic
 
 CONFIG = "config.yaml"
 RUN = "run.json"

@@ -33,6 +33,8 @@ class ClientGrid(ExchangeGrid):
 
     Attributes
     ----------
+    header : dict
+        As given.
     cohort : list of str
         The clients that a strategy sees; set before each exchange.
     totals : list of NodeTotal
@@ -47,7 +49,7 @@ class ClientGrid(ExchangeGrid):
     def __init__(self, grid: Grid, roster: Roster, header: Mapping[str, Any]) -> None:
         self._grid = grid
         self._roster = roster
-        self._header = dict(header)
+        self.header = dict(header)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self.cohort: list[str] = []
@@ -117,7 +119,7 @@ class ClientGrid(ExchangeGrid):
 
     def _pack(self, node: int, told: Mapping[str, Message]) -> Message:
         first = next(iter(told.values()))
-        header = self._header | {"rows": {c: self._roster.members[c].train for c in told}}
+        header = self.header | {"rows": {c: self._roster.members[c].train for c in told}}
         if self._sum_unit is not None:
             header["sum_unit"] = self._sum_unit
         cohort = Cohort({c: m.content for c, m in told.items()}, header=header)
@@ -126,7 +128,7 @@ class ClientGrid(ExchangeGrid):
         )
 
     def _unpack(self, reply: Message, told: Mapping[str, Message]) -> dict[str, RecordDict | str]:
-        digests = {key: self._header[key] for key in ("config", "code")}
+        digests = {key: self.header[key] for key in ("config", "code")}
         try:
             cohort = read_reply(reply, digests)
         except WireError as error:

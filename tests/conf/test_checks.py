@@ -22,3 +22,9 @@ def test_a_ray_cluster_by_its_address():
 def test_a_ray_cluster_that_cannot_be_used(overrides, sentence):
     with pytest.raises(FedproofError, match=sentence):
         compose(overrides)
+
+
+def test_plain_sgd_has_nothing_to_keep():
+    with pytest.raises(FedproofError, match=r"keep_optimizer=true has nothing to keep: give"):
+        compose(("train.keep_optimizer=true",))
+    assert compose(("train.keep_optimizer=true", "train.optimizer=adam")).train.keep_optimizer

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -55,6 +57,27 @@ def test_sgd_is_pytorchs_bit_for_bit(config):
     model = FlatModel(net())
     train(model, ROWS, Binary(), config, seed=7)
     assert model.vector.detach().equal(reference(config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(epochs=1, batch_size=37, lr=0.1, momentum=0.9),
+        TrainConfig(epochs=1, batch_size=37, lr=0.01, optimizer=Optimizer.adam),
+    ],
+)
+def test_training_goes_on_with_what_the_optimiser_remembers(config):
+    """All rows in one batch: five rounds of one epoch are then one round of five epochs."""
+    parts, whole = FlatModel(net()), FlatModel(net())
+    memory = None
+    for _ in range(5):
+        memory = train(parts, ROWS, Binary(), config, seed=7, memory=memory).memory
+    train(whole, ROWS, Binary(), replace(config, epochs=5), seed=7)
+    torch.testing.assert_close(parts.vector, whole.vector, rtol=1e-5, atol=1e-6)
+    forgetful = FlatModel(net())
+    for _ in range(5):
+        train(forgetful, ROWS, Binary(), config, seed=7)
+    assert (forgetful.vector - whole.vector).norm() > 1e-3
 
 
 @pytest.mark.parametrize("optimizer", [Optimizer.adam, Optimizer.adamw])
