@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from client_app.node import Learner, Node, node_of
 from conf.errors import FedproofError
 from task.aggregation import WeightedSum
+from task.arrays import record_of
 from task.base import Examples
 from task.evaluation import evaluate
 from task.flat import FlatModel
@@ -110,7 +111,7 @@ class Training:
         parts = {c: self._parts[c] for c in self._cohort.parts if c in self._parts}
         total = None
         if self._total is not None:
-            total = ArrayRecord({"total": Array(self._total.total.numpy())})
+            total = record_of({"total": self._total.array})
         return Cohort(parts, self._errors, _clocked(self._node, self._clock), total)
 
     def _rows(self, client: str) -> int | None:
@@ -127,7 +128,7 @@ class Training:
 
     def _told(self, client: str) -> tuple[int, float]:
         """Return the client's seed and FedProx's mu."""
-        config = self._cohort.parts[client].config_records["config"]
+        config = self._config(client)
         seed = derive(self._settings.seed, "train", self._number(client), client)
         return seed, float(str(config.get("proximal-mu", 0.0)))
 
@@ -145,11 +146,16 @@ class Training:
 
     def _number(self, client: str) -> int:
         """Return the number of the round."""
-        return int(str(self._cohort.parts[client].config_records["config"]["server-round"]))
+        return int(str(self._config(client)["server-round"]))
+
+    def _config(self, client: str) -> ConfigRecord:
+        config = self._cohort.parts[client]["config"]
+        assert isinstance(config, ConfigRecord)
+        return config
 
     def _model(self, client: str) -> FlatModel:
         """Return the model with the global values that the client was told."""
-        return self._learner.load(self._cohort.parts[client].array_records["arrays"])
+        return self._learner.load(self._cohort.parts[client]["arrays"])
 
     def _alone(self, client: str) -> None:
         with _excused(self._errors, client):
@@ -205,7 +211,7 @@ class Training:
 
 
 def _evaluate(learner: Learner, client: str, told: RecordDict, data: Examples) -> RecordDict:
-    model = learner.load(told.array_records["arrays"])
+    model = learner.load(told["arrays"])
     if not len(data):
         raise FedproofError(f"client '{client}' has no held-out rows.")
     result = evaluate(model.module, data, learner.objective)

@@ -8,21 +8,23 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.supercore.utils import get_flwr_home
-from torch import Tensor, nn
+from torch import nn
 
 from client_app.state import ClientStore
 from conf.compose import compose, split_overrides
 from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
+from task.arrays import values_of
 from task.base import ClientData
-from task.flat import FlatModel, build_model
+from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.objectives import Objective
 from task.source import DataSource
 
+RecordType = ArrayRecord | ConfigRecord | MetricRecord
 CACHED_CLIENTS = 256
 """Clients whose tensors a process keeps; the others are made again when they are sampled."""
 
@@ -64,7 +66,7 @@ class Learner:
         self._shared = shared
         self.objective: Objective = node.source.task.objective(shared)
         self.data = lru_cache(maxsize=CACHED_CLIENTS)(self._data)
-        self._told: tuple[ArrayRecord, dict[str, Tensor]] | None = None
+        self._told: tuple[ArrayRecord, State] | None = None
 
     @cached_property
     def model(self) -> FlatModel:
@@ -76,10 +78,12 @@ class Learner:
         """The model's layers as they were built, without values of its own."""
         return self._build()
 
-    def load(self, arrays: ArrayRecord) -> FlatModel:
+    def load(self, arrays: RecordType) -> FlatModel:
         """Return the model with the values of `arrays`, which a cohort decodes once."""
         if self._told is None or self._told[0] is not arrays:
-            self._told = (arrays, arrays.to_torch_state_dict())
+            if not isinstance(arrays, ArrayRecord):
+                raise FedproofError("the server's message holds no model.")
+            self._told = (arrays, {key: values_of(array) for key, array in arrays.items()})
         try:
             self.model.load(self._told[1])
         except RuntimeError as error:

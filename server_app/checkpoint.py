@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from conf.errors import FedproofError
+from task.arrays import array_of, record_of, values_of
 from task.atomic import atomic
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -58,12 +59,12 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
 
 def to_arrays(tensors: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Return named arrays as Flower's record."""
-    return ArrayRecord({key: Array(value) for key, value in tensors.items()})
+    return record_of({key: array_of(value) for key, value in tensors.items()})
 
 
 def to_tensors(arrays: ArrayRecord) -> Tensors:
     """Return Flower's record as named arrays."""
-    return {key: array.numpy() for key, array in arrays.items()}
+    return {key: values_of(array) for key, array in arrays.items()}
 
 
 def strategy_state(strategy: Strategy) -> tuple[Tensors, dict[str, Any]]:

@@ -44,7 +44,7 @@ def held_out_metrics(settings: Settings, path: Path) -> tuple[Metrics, list[dict
     objective = source.task.objective(shared)
     model = FlatModel(build_model(settings, source.task.spec(shared)))
     try:
-        model.load(checkpoint.to_arrays(tensors).to_torch_state_dict())
+        model.load(tensors)
     except RuntimeError:
         raise FedproofError(
             f"{path} does not fit task={settings.task.name} model={settings.model.name}: give the "

@@ -31,6 +31,7 @@ from server_app.profile import EXCHANGE, Profile
 from server_app.selection import Selection
 from server_app.training import Training
 from server_app.vectorizing import choose_stack
+from task.arrays import values_of
 from task.base import Task
 from task.flat import build_model
 from task.objectives import Objective
@@ -88,7 +89,7 @@ class RoundLoop:
         self.grid = ClientGrid(self._physical, self.roster, header)
         if arrays is None:
             model = build_model(self.settings, self.task.spec(self._shared))
-            arrays = ArrayRecord(model.state_dict())
+            arrays = checkpoint.to_arrays({k: v.numpy() for k, v in model.state_dict().items()})
         self.recorder.start(self._start_facts(arrays), keep_rounds=self.done)
         while self.done < self.settings.rounds and not self.selection.stopped:
             arrays = self._round(self.done + 1, arrays)
@@ -178,7 +179,7 @@ class RoundLoop:
     def _finite(self, number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
         """Return the new model in the old one's key order and types; refuse NaN and infinity."""
         values = {
-            key: np.asarray(updated[key].numpy(), dtype=np.dtype(array.dtype))
+            key: np.asarray(values_of(updated[key]), dtype=np.dtype(array.dtype))
             for key, array in before.items()
         }
         if not all(np.isfinite(value).all() for value in values.values()):

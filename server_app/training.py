@@ -12,6 +12,7 @@ from server_app.federation.reduction import Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import Reference, check_metrics, same_metrics, sift
 from server_app.profile import EXCHANGE
+from task.arrays import record_of
 from task.profiling import Stopwatch
 
 
@@ -44,7 +45,7 @@ class Training:
         """Let the cohort train; return what to aggregate, who answered, and why others failed."""
         config = ConfigRecord({"server-round": number})
         # A copy, because some strategies consume the record that they are given.
-        told = ArrayRecord(dict(arrays))
+        told = record_of(arrays)
         with self._clock.stage("configuration"):
             messages = list(strategy.configure_train(number, told, config, self._grid))
             reduction = self._reduction(arrays)

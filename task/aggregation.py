@@ -11,8 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from task.arrays import blank
 
 HEADROOM = 64.0
 """Values may grow so many times beyond the largest one known before a sum loses exactness."""
@@ -55,10 +59,13 @@ class WeightedSum:
     ----------
     total : Tensor of float64, shape (size,)
         The sum so far.
+    array : Array
+        The same memory, ready to be sent.
     """
 
     def __init__(self, size: int, unit: float) -> None:
-        self.total = torch.zeros(size, dtype=torch.float64)
+        self.array, place = blank((size,), np.dtype(np.float64))
+        self.total = torch.from_numpy(place)
         # Adding and subtracting this rounds to the nearest multiple of the unit, ties to even.
         self._magic = torch.tensor(1.5 * 2.0**52 * unit, dtype=torch.float64)
         self._piece = torch.empty(min(size, _PIECE), dtype=torch.float64)
@@ -71,9 +78,9 @@ class WeightedSum:
             torch.add(self._magic, piece, alpha=weight, out=piece).sub_(self._magic)
             self.total[start : start + _PIECE].add_(piece)
 
-    def merge(self, total: Tensor) -> None:
+    def merge(self, total: NDArray[np.float64]) -> None:
         """Add a sum that was made elsewhere, with the same unit."""
-        self.total.add_(total)
+        np.add(self.total.numpy(), total, out=self.total.numpy())
 
 
 def flatten(state: Mapping[str, Tensor]) -> Tensor:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from conf.schema import Settings
 from task.aggregation import flatten
 from task.base import ModelSpec
 from task.registry import find
+
+State = dict[str, NDArray[Any]]
+"""A state dict as arrays."""
 
 
 class FlatModel:
@@ -33,7 +38,8 @@ class FlatModel:
         trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
         parameters = list(trainable.values())
         self._is_state = list(trainable) == list(module.state_dict())
-        self._loaded: tuple[dict[str, Tensor], Tensor] | None = None
+        self._shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        self._loaded: tuple[State, Tensor] | None = None
         flat = torch.cat([p.detach().reshape(-1) for p in parameters])
         self.vector = nn.Parameter(flat)
         self.vector.grad = torch.zeros_like(flat)
@@ -58,13 +64,22 @@ class FlatModel:
         """Return the whole state dict as one vector, in its order; valid until the next step."""
         return self.vector.detach() if self._is_state else flatten(self.module.state_dict())
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Copy a state dict into the module; one that was just loaded is remembered as a vector."""
-        if self._is_state and self._loaded is not None and self._loaded[0] is state:
-            self.vector.data.copy_(self._loaded[1])
-            return
-        self.module.load_state_dict(state)
-        self._loaded = (state, self.values().clone())
+    def load(self, state: State) -> None:
+        """Copy a state dict into the module; one that was just loaded is remembered as a vector.
+
+        Raises
+        ------
+        RuntimeError
+            If its keys or shapes are not the module's.
+        """
+        if self._loaded is None or self._loaded[0] is not state:
+            if not self._is_state or {k: v.shape for k, v in state.items()} != self._shapes:
+                copies = {key: torch.from_numpy(value.copy()) for key, value in state.items()}
+                self.module.load_state_dict(copies)
+                return
+            flat = np.concatenate([state[key].reshape(-1) for key in self._shapes])
+            self._loaded = (state, torch.from_numpy(flat))
+        self.vector.data.copy_(self._loaded[1])
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of the module's state dict."""

@@ -2,12 +2,16 @@
 
 `accelerate` exchanges a module's layers for these, where they are configured so that these apply;
 names, parameters and state dicts stay. They keep images in channels-last order throughout, and
-add weight gradients where `task.flat.FlatModel` wants them instead of into tensors of their own.
+add weight gradients where `task.flat.FlatModel` wants them instead of into tensors of their own, or
+to the weights themselves (`stepping`).
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -29,14 +33,67 @@ def accelerate(module: _M) -> _M:
             layer.__class__ = faster
     for layers in module.modules():
         if isinstance(layers, nn.Sequential):
-            for before, layer in itertools.pairwise(layers):
-                if isinstance(layer, nn.ReLU) and isinstance(before, Conv2d | Linear):
-                    layer.inplace = True
+            _order(layers)
     return module
+
+
+def _order(layers: nn.Sequential) -> None:
+    """Let ReLU follow a max-pool, which leaves it less to do, and work in place where it may."""
+    for i in range(len(layers) - 1):
+        if type(layers[i]) is nn.ReLU and type(layers[i + 1]) is nn.MaxPool2d:
+            layers[i], layers[i + 1] = layers[i + 1], layers[i]
+    for before, layer in itertools.pairwise(layers):
+        if type(layer) is nn.ReLU and isinstance(before, Conv2d | Linear | nn.MaxPool2d):
+            layer.inplace = True
+
+
+@contextmanager
+def stepping(module: nn.Module, rate: float) -> Iterator[list[nn.Parameter]]:
+    """Let backward passes take steps of plain SGD inside, with the weights that allow it.
+
+    Such a weight's gradient is never stored, but added times ``-rate`` to the weight, which large
+    layers are read and written for once instead of three times. These are layers that surely
+    compute once per step: links of a chain.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What `accelerate` returned.
+    rate : float
+        Learning rate.
+
+    Yields
+    ------
+    list of nn.Parameter
+        The other trainable parameters, which are left to the caller.
+    """
+    places = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+    layers = [
+        link for link in _links(module)
+        if isinstance(link, Linear | Conv2d) and link.ours and link.weight.requires_grad
+        and places[id(link.weight)] == 1
+    ]  # fmt: skip
+    taken = {id(layer.weight) for layer in layers}
+    for layer in layers:
+        layer.rate = rate
+    try:
+        yield [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+    finally:
+        for layer in layers:
+            layer.rate = None
+
+
+def _links(module: nn.Module) -> list[nn.Module]:
+    if type(module) is nn.Sequential:
+        return [link for layer in module for link in _links(layer)]
+    return [module]
 
 
 class Linear(nn.Linear):
     """`nn.Linear` whose weight gradient is added in place."""
+
+    rate: float | None = None
+    ours = True
 
     @staticmethod
     def covers(layer: nn.Module) -> bool:
@@ -45,9 +102,11 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute as torch's layer does."""
-        if x.dim() != 2 or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or (x.dim() != 2 and self.rate is None):
             return super().forward(x)
-        return cast(Tensor, _Linear.apply(x, self.weight, self.bias))
+        flat = x.reshape(-1, x.shape[-1])
+        out = cast(Tensor, _Linear.apply(flat, self.weight, self.bias, self.rate))
+        return out.view(*x.shape[:-1], -1)
 
 
 class Conv2d(nn.Conv2d):
@@ -56,6 +115,13 @@ class Conv2d(nn.Conv2d):
     oneDNN's own takes twice as long on batches of some ten images. The forward pass and the
     gradient of the input, which run at the speed of matrix products, are oneDNN's.
     """
+
+    rate: float | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether the weight gradient is computed here, which short runs are too slow for."""
+        return self.in_channels * self.kernel_size[1] >= _RUN
 
     @staticmethod
     def covers(layer: nn.Module) -> bool:
@@ -67,9 +133,9 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Compute as torch's layer does."""
         x = x.to(memory_format=torch.channels_last)
-        if not torch.is_grad_enabled() or self.in_channels * self.kernel_size[1] < _RUN:
+        if not torch.is_grad_enabled() or not self.ours:
             return super().forward(x)
-        geometry = (self.stride, self.padding)
+        geometry = (self.stride, self.padding, self.rate)
         return cast(Tensor, _Conv2d.apply(x, self.weight, self.bias, geometry))
 
 
@@ -117,9 +183,11 @@ _FASTER: dict[type[nn.Module], Any] = {
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rate: float | None
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.bias = bias is not None
+        ctx.bias, ctx.rate = bias is not None, rate
         return nn.functional.linear(x, weight, bias)
 
     @staticmethod
@@ -128,15 +196,12 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         wanted = ctx.needs_input_grad
+        x_grad = grad @ weight if wanted[0] else None
         weight_grad = None
         if wanted[1]:
-            target, weight_grad = _target(weight)
-            target.addmm_(grad.t(), x)
-        return (
-            grad @ weight if wanted[0] else None,
-            weight_grad,
-            grad.sum(0) if ctx.bias and wanted[2] else None,
-        )
+            target, scale, weight_grad = _target(weight, ctx.rate)
+            target.addmm_(grad.t(), x, alpha=scale)
+        return x_grad, weight_grad, grad.sum(0) if ctx.bias and wanted[2] else None, None
 
 
 class _Conv2d(torch.autograd.Function):
@@ -144,13 +209,13 @@ class _Conv2d(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry, ctx.bias = geometry, bias is not None
-        return nn.functional.conv2d(x, weight, bias, *geometry)
+        return nn.functional.conv2d(x, weight, bias, *geometry[:2])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride, padding = ctx.geometry
+        stride, padding, rate = ctx.geometry
         grad = grad.contiguous(memory_format=torch.channels_last)
         wanted = ctx.needs_input_grad
         x_grad = weight_grad = None
@@ -160,8 +225,9 @@ class _Conv2d(torch.autograd.Function):
                 [True, False, False],
             )[0]  # fmt: skip
         if wanted[1]:
-            target, weight_grad = _target(weight)
-            target.add_(patch_products(x, grad, weight.shape, stride, padding))
+            target, scale, weight_grad = _target(weight, rate)
+            products = patch_products(x, grad, weight.shape, stride, padding)
+            target.add_(products, alpha=scale)
         bias_grad = grad.sum((0, 2, 3)) if ctx.bias and wanted[2] else None
         return x_grad, weight_grad, bias_grad, None
 
@@ -211,10 +277,19 @@ def patch_products(
     for first in range(0, count, many):
         for top in range(0, rows, step):
             part = grads[first : first + many, top : top + step]
+            left = part.reshape(-1, outputs).t()
             offset = images.storage_offset() + first * whole + top * strides[1]
+            if many == stride[0] == 1:
+                # Rows of patches overlap: each is copied once, and multiplied for each kernel row.
+                below = part.shape[1] * columns
+                needed = (part.shape[1] + tall - 1, columns, run)
+                lines = images.as_strided(needed, (*strides[1:3], 1), offset).reshape(-1, run)
+                for k in range(tall):
+                    right = lines[k * columns : k * columns + below]
+                    total[:, k * run : (k + 1) * run].addmm_(left, right)
+                continue
             view = images.as_strided((*part.shape[:3], tall, run), strides, offset)
-            patches = view.reshape(-1, size)
-            total.addmm_(part.reshape(-1, outputs).t(), patches)
+            total.addmm_(left, view.reshape(-1, size))
     return total.view(outputs, tall, wide, channels).permute(0, 3, 1, 2)
 
 
@@ -222,9 +297,11 @@ def _images(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.dim() == 4 else torch.contiguous_format
 
 
-def _target(weight: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return where to add a weight's gradient, and what to hand to autograd for it."""
+def _target(weight: Tensor, rate: float | None) -> tuple[Tensor, float, Tensor | None]:
+    """Return where to add a weight's gradient, times what, and what to hand to autograd for it."""
+    if rate is not None:
+        return weight.data, -rate, None
     if weight.grad is not None:
-        return weight.grad, None
+        return weight.grad, 1.0, None
     fresh = torch.zeros_like(weight)
-    return fresh, fresh
+    return fresh, 1.0, fresh

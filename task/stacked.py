@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
 from task.objectives import Objective
-from task.training import SGD, Trained, batches, seeded, shape_gradient
+from task.training import SGD, Trained, epochs, seeded, shape_gradient
 
 MOST = 8
 """Clients in one stack at most: more are hardly faster, and harder to spread over workers."""
@@ -92,11 +92,14 @@ class _Plan:
 
     @classmethod
     def of(cls, count: int, config: TrainConfig, seed: int) -> _Plan:
+        size = config.batch_size
+        filling = torch.full((-count % size,), -1)
         with seeded(seed):
-            parts = list(batches(count, config))
-        rows = torch.full((len(parts), config.batch_size), -1)
-        for place, part in zip(rows, parts, strict=True):
-            place[: len(part)] = part
+            parts = [
+                torch.cat([order, filling]).view(-1, size)[:used]
+                for order, used in epochs(count, config)
+            ]
+        rows = torch.cat(parts)
         counted = (rows >= 0).float()
         return cls(rows.clamp_min(0), counted / counted.sum(1, keepdim=True))
 

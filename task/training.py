@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
 from task.flat import FlatModel
+from task.kernels import stepping
 from task.objectives import Objective
 
 Memory = dict[str, Tensor]
@@ -64,17 +66,18 @@ def train(
     memory : dict of str to Tensor, or None
         What the optimiser remembered at the end of an earlier training; changed in place.
     """
-    optimizer = _optimizer(model, config, memory or {})
     start = model.vector.detach().clone() if proximal_mu else None
     total, steps = torch.zeros((), dtype=torch.float64), 0
     model.module.train()
-    with seeded(seed):
+    plain = proximal_mu == 0 and config.max_grad_norm is None
+    with seeded(seed), _optimizer(model, config, memory or {}, plain) as optimizer:
         for index in batches(len(examples), config):
             batch = Examples(examples.x[index], examples.y[index])
-            model.zero_grad()
+            optimizer.zero_grad()
             loss = objective.loss(model.module(batch.x), batch.y).mean()
             loss.backward()  # type: ignore[no-untyped-call]
-            shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
+            if not plain:
+                shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
             optimizer.step()
             total += loss.detach()
             steps += 1
@@ -121,12 +124,17 @@ def shape_gradient(
 
 def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
     """Yield the row indices of each batch: reshuffled epochs, cut off after ``train.steps``."""
+    for order, used in epochs(count, config):
+        yield from torch.split(order, config.batch_size)[:used]
+
+
+def epochs(count: int, config: TrainConfig) -> Iterator[tuple[Tensor, int]]:
+    """Yield each epoch's order of the rows, and how many of its batches are used."""
     per_epoch = -(-count // config.batch_size)
     left = config.steps if config.steps is not None else config.epochs * per_epoch
     while left > 0:
-        for index in torch.split(torch.randperm(count), config.batch_size)[:left]:
-            yield index
-            left -= 1
+        yield torch.randperm(count), min(left, per_epoch)
+        left -= per_epoch
 
 
 class SGD:
@@ -159,12 +167,33 @@ class SGD:
         values.add_(gradient, alpha=-config.lr)
 
 
+class _Fused:
+    """Plain SGD that backward passes take the largest part of (`task.kernels.stepping`)."""
+
+    def __init__(self, rest: list[nn.Parameter], config: TrainConfig) -> None:
+        self._values = [parameter.data for parameter in rest]
+        self._gradients = [cast(Tensor, parameter.grad) for parameter in rest]
+        self._lr = config.lr
+
+    def zero_grad(self) -> None:
+        if self._gradients:
+            torch._foreach_zero_(self._gradients)
+
+    def step(self) -> None:
+        if self._gradients:
+            torch._foreach_add_(self._values, self._gradients, alpha=-self._lr)
+
+    def memory(self) -> Memory:
+        return {}
+
+
 class _Flat:
     """Our SGD, on a flat model."""
 
     def __init__(self, model: FlatModel, config: TrainConfig, memory: Memory) -> None:
         self._model = model
         self._sgd = SGD(config, memory.get("velocity"))
+        self.zero_grad = model.zero_grad
 
     def step(self) -> None:
         self._sgd.step(self._model.vector, self._model.gradient)
@@ -182,6 +211,7 @@ class _Torch:
         self._optimizer = kind([model.vector], config.lr, weight_decay=config.weight_decay)
         self._state: Memory = self._optimizer.state[model.vector]
         self._state.update(memory)
+        self.zero_grad = model.zero_grad
 
     def step(self) -> None:
         self._optimizer.step()
@@ -190,6 +220,16 @@ class _Torch:
         return self._state
 
 
-def _optimizer(model: FlatModel, config: TrainConfig, memory: Memory) -> _Flat | _Torch:
-    kind = _Flat if config.optimizer is Optimizer.sgd else _Torch
-    return kind(model, config, memory)
+@contextmanager
+def _optimizer(
+    model: FlatModel, config: TrainConfig, memory: Memory, plain: bool
+) -> Iterator[_Fused | _Flat | _Torch]:
+    """Yield the optimiser; `plain` says that gradients are used as they come."""
+    if config.optimizer is not Optimizer.sgd:
+        yield _Torch(model, config, memory)
+    elif not plain or config.momentum or config.weight_decay:
+        yield _Flat(model, config, memory)
+    else:
+        with stepping(model.module, config.lr) as rest:
+            whole = sum(p.numel() for p in rest) == len(model.vector)
+            yield _Flat(model, config, memory) if whole else _Fused(rest, config)

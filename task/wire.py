@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -75,7 +75,8 @@ class Cohort:
             If it does not follow the format.
         """
         try:
-            head = content.config_records[HEADER]
+            head = content[HEADER]
+            assert isinstance(head, ConfigRecord)
             layout, errors, header = (
                 json.loads(str(head[key])) for key in ("layout", "errors", "header")
             )
@@ -83,12 +84,24 @@ class Cohort:
                 client: RecordDict({key: content[name] for key, name in records.items()})
                 for client, records in layout.items()
             }
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
+        except (AssertionError, KeyError, AttributeError, TypeError, ValueError) as error:
             raise WireError(f"not a cohort message: {type(error).__name__}") from None
         if not (isinstance(errors, dict) and isinstance(header, dict)):
             raise WireError("not a cohort message: header")
         errors = {str(k): str(v) for k, v in errors.items()}
-        return cls(parts, errors, header, content.array_records.get(TOTAL))
+        total = content.get(TOTAL)
+        return cls(parts, errors, header, total if isinstance(total, ArrayRecord) else None)
+
+
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
+
+
+def records(content: RecordDict, kind: type[R]) -> list[R]:
+    """Return a content's records of one kind.
+
+    Flower's own ``array_records`` and the like copy the content each time that they are read.
+    """
+    return [record for record in content.values() if isinstance(record, kind)]
 
 
 def wire_bytes(content: RecordDict) -> int:

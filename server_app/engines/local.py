@@ -28,13 +28,17 @@ from conf.schema import Settings
 from server_app.compat import adopt_identity, stamp
 from server_app.engines.pool import DIED, Pool
 from server_app.federation.exchange import ExchangeGrid
+from task.arrays import blank, record_of, values_of
 from task.profiling import Stopwatch
 from task.stacked import stacks
 from task.wire import Cohort
 
 NODE = 1
-PIECES_PER_WORKER = 4
-"""A cohort is cut into so many pieces per worker: enough to even out clients of unequal size."""
+SHARES = (4, 3, 2, 1)
+"""A worker's part of a cohort is cut into pieces of these sizes, the largest first, so that the
+last ones even out what the clients' sizes could not foresee."""
+QUICK = 0.1
+"""Seconds of a worker for which a piece of its own is not worth its transport."""
 
 
 def run_local(settings: Settings, overrides: Sequence[str], app_dir: str) -> None:
@@ -106,6 +110,8 @@ class LocalGrid(ExchangeGrid):
     def __init__(self, workers: InProcess | Pool, context: Context) -> None:
         self._workers = workers
         self._run = Run.create_empty(context.run_id)
+        # Seconds of a worker per row, by type of message, as it took the last time.
+        self._pace: dict[str, float] = {}
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -135,13 +141,23 @@ class LocalGrid(ExchangeGrid):
             return answer
         cohort = Cohort.unpack(message.content)
         deadline = None if timeout is None else time.monotonic() + timeout
-        joined = Joined()
-        died = self._ask(message, deal(cohort, self._workers.size), joined, deadline)
+        joined, started = Joined(), time.monotonic()
+        died = self._ask(message, self._deal(message, cohort), joined, deadline)
+        seconds = (time.monotonic() - started) * self._workers.size
+        self._pace[message.metadata.message_type] = seconds / max(_rows(cohort), 1)
         # Of the clients whose worker died, each is asked again alone: the culprit fails alone.
         alone = [replace(cohort, parts={client: cohort.parts[client]}) for client in died]
         for client in self._ask(message, alone, joined, deadline):
             joined.errors[client] = "its worker process died"
         return Message(joined.cohort().pack(), reply_to=message)
+
+    def _deal(self, message: Message, cohort: Cohort) -> list[Cohort]:
+        """Deal a cohort, in fewer pieces if it was fast the last time."""
+        size, pace = self._workers.size, self._pace.get(message.metadata.message_type)
+        pieces = len(SHARES)
+        if pace is not None:
+            pieces = min(pieces, 1 + int(pace * _rows(cohort) / size / QUICK))
+        return deal(cohort, size, pieces)
 
     def _ask(
         self,
@@ -163,32 +179,39 @@ class LocalGrid(ExchangeGrid):
         return died
 
 
-def deal(cohort: Cohort, workers: int) -> list[Cohort]:
-    """Cut a cohort into pieces of about as many rows each, the largest first.
+def deal(cohort: Cohort, workers: int, each: int) -> list[Cohort]:
+    """Cut a cohort into pieces, `each` per worker (`SHARES`), the largest first.
 
-    Clients go to the piece with the fewest rows, large clients first (Graham 1969, LPT).
+    Clients go to the piece that is fullest afterwards by the least, large clients first: Graham's
+    LPT (1969) for pieces of several sizes.
     """
     if workers == 1:
         return [cohort]
     rows = {client: cohort.header.get("rows", {}).get(client, 0) for client in cohort.parts}
     # Clients that train together stay together, whatever the number of workers.
-    units = stacks(rows, cohort.header.get("stack", 1))
-    count = min(len(units), workers * PIECES_PER_WORKER)
-    pieces: list[tuple[int, int, list[list[str]]]] = [(0, i, []) for i in range(count)]
+    stack = cohort.header.get("stack", 1)
+    units = stacks(rows, stack)
+    shares = [share for share in SHARES[:each] for _ in range(workers)][: len(units)]
+    pieces: list[tuple[float, int, int, list[list[str]]]]
+    pieces = [(0.0, i, 0, []) for i in range(len(shares))]
     for unit in units:
-        load, i, members = heapq.heappop(pieces)
+        _, i, load, members = heapq.heappop(pieces)
         load += sum(rows[client] + 1 for client in unit)
-        heapq.heappush(pieces, (load, i, [*members, unit]))
+        heapq.heappush(pieces, (load / shares[i], i, load, [*members, unit]))
     # The sum of a cohort is wanted also from a piece of one client.
     header = {**cohort.header, "sum_from": 1 if len(cohort.parts) > 1 else 2}
     header.pop("rows", None)
     return [
         Cohort(
             {client: cohort.parts[client] for unit in members for client in unit},
-            header={**header, "stacks": members},
+            header=header if stack == 1 else {**header, "stacks": members},
         )
-        for _, _, members in sorted(pieces, reverse=True)
+        for _, _, _, members in sorted(pieces, key=lambda piece: (-piece[2], piece[1]))
     ]
+
+
+def _rows(cohort: Cohort) -> int:
+    return sum(cohort.header.get("rows", {}).values())
 
 
 class Joined:
@@ -198,7 +221,7 @@ class Joined:
         self.errors: dict[str, str] = {}
         self._parts: dict[str, RecordDict] = {}
         self._header: dict[str, Any] = {}
-        self._total: NDArray[np.float64] | None = None
+        self._total: tuple[Array, NDArray[Any]] | None = None
         self._clock = Stopwatch()
 
     def take(self, piece: Cohort, answer: Message) -> None:
@@ -215,25 +238,28 @@ class Joined:
         if "refused" in cohort.header:
             self.errors |= dict.fromkeys(piece.parts, str(self._header.pop("refused")))
         if cohort.total is not None:
-            values = cohort.total["total"].numpy()
-            self._total = values if self._total is None else np.add(self._total, values, out=values)
+            values = values_of(cohort.total["total"])
+            if self._total is None:
+                self._total = blank(values.shape, values.dtype)
+            np.add(self._total[1], values, out=self._total[1])
 
     def cohort(self) -> Cohort:
         """Return the whole."""
         total = None
         if self._total is not None:
-            total = ArrayRecord({"total": Array(self._total)})
+            total = record_of({"total": self._total[0]})
         header = self._header | ({"clock": self._clock.seconds} if self._clock.seconds else {})
         return Cohort(self._parts, self.errors, header, total)
 
 
 def _kept(part: RecordDict) -> RecordDict:
     """Return a part whose arrays lie in this process's memory."""
-    for name, arrays in part.array_records.items():
-        part[name] = ArrayRecord(
-            {
-                key: Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
-                for key, array in arrays.items()
-            }
-        )
+    for name, arrays in part.items():
+        if isinstance(arrays, ArrayRecord):
+            part[name] = ArrayRecord(
+                {
+                    key: Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
+                    for key, array in arrays.items()
+                }
+            )
     return part

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Array
 
+from task.arrays import serialized
+
 SMALL = 1 << 14
 """Data of fewer bytes travels in the pipe."""
 _ALIGN = 64
@@ -158,13 +160,7 @@ def _pickle(item: Any) -> tuple[bytes, list[memoryview]]:
 
 def _reduce_array(array: Array) -> tuple[Any, ...]:
     buffer = pickle.PickleBuffer(array.data)
-    return _array, (array.dtype, tuple(array.shape), array.stype, buffer)
-
-
-def _array(dtype: str, shape: tuple[int, ...], stype: str, data: Any) -> Array:
-    array = Array(dtype, shape, stype, b"")
-    array.data = data
-    return array
+    return serialized, (array.dtype, tuple(array.shape), array.stype, buffer)
 
 
 def _address(view: memoryview) -> int:

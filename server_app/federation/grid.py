@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -13,7 +13,7 @@ from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.reduction import NodeTotal
 from server_app.federation.roster import Roster, read_reply
 from task.profiling import Stopwatch
-from task.wire import Cohort, WireError, wire_bytes
+from task.wire import Cohort, WireError, records, wire_bytes
 
 CLIENT_FAILED = 2
 """Flower's error code of a ClientApp that raised."""
@@ -112,7 +112,7 @@ class ClientGrid(ExchangeGrid):
             len(array.data)
             for total in self.totals
             for client in total.clients
-            for arrays in asked[client].content.array_records.values()
+            for arrays in records(asked[client].content, ArrayRecord)
             for array in arrays.values()
         )
         return replies
@@ -141,7 +141,9 @@ class ClientGrid(ExchangeGrid):
             else:
                 answers[client] = cohort.errors.get(client, "its node left it out")
         if self._sum_unit is not None and cohort.total is not None:
-            summed = (c for c in told if c in cohort.parts and not cohort.parts[c].array_records)
+            summed = (
+                c for c in told if c in cohort.parts and not records(cohort.parts[c], ArrayRecord)
+            )
             self.totals.append(NodeTotal(frozenset(summed), cohort.total))
         return answers
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import Tensor
 
 from server_app.federation.validation import InvalidAnswerError, decode
-from task.aggregation import WeightedSum, flatten, quantum
+from task.aggregation import WeightedSum, quantum
+from task.arrays import array_of, record_of, values_of
+from task.wire import records
 
 WEIGHT = "num-examples"
 
@@ -42,7 +44,7 @@ class Reduction:
     """
 
     def __init__(self, arrays: ArrayRecord, weight: int) -> None:
-        self._like = {key: np.asarray(array.numpy()) for key, array in arrays.items()}
+        self._like = {key: values_of(array) for key, array in arrays.items()}
         self._size = sum(value.size for value in self._like.values())
         largest = max((float(np.abs(v).max()) for v in self._like.values() if v.size), default=0.0)
         self.unit = quantum(weight, largest)
@@ -72,13 +74,13 @@ class Reduction:
         """Return one answer: the weighted mean of all models and metrics, and the whole weight."""
         total = WeightedSum(self._size, self.unit)
         for node in totals:
-            total.merge(_vector(node.arrays))
+            total.merge(values_of(node.arrays["total"]))
         weight = 0
         for reply in valid:
             rows = _weight(reply.content)
             weight += rows
-            for arrays in reply.content.array_records.values():
-                total.add(flatten(arrays.to_torch_state_dict()), rows)
+            for arrays in records(reply.content, ArrayRecord):
+                total.add(_flat(arrays), rows)
         metrics = aggregate_metricrecords([reply.content for reply in valid], WEIGHT)
         metrics[WEIGHT] = weight
         return Message(
@@ -99,18 +101,18 @@ class Reduction:
 
     def _arrays(self, mean: Tensor) -> ArrayRecord:
         parts = torch.split(mean, [value.size for value in self._like.values()])
-        return ArrayRecord(
+        return record_of(
             {
-                key: Array(part.numpy().astype(value.dtype).reshape(value.shape))
+                key: array_of(part.numpy().astype(value.dtype).reshape(value.shape))
                 for (key, value), part in zip(self._like.items(), parts, strict=True)
             }
         )
 
 
-def _vector(arrays: ArrayRecord) -> Tensor:
-    return torch.from_numpy(np.asarray(arrays["total"].numpy()))
+def _flat(arrays: ArrayRecord) -> Tensor:
+    return torch.from_numpy(np.concatenate([values_of(a).reshape(-1) for a in arrays.values()]))
 
 
 def _weight(content: RecordDict) -> int:
-    metrics = next(iter(content.metric_records.values()))
+    (metrics,) = records(content, MetricRecord)
     return int(metrics[WEIGHT])  # type: ignore[arg-type]

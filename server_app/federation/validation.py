@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
+
+from task.arrays import values_of
+from task.wire import records
 
 
 class InvalidAnswerError(ValueError):
@@ -43,9 +46,10 @@ class Reference:
         InvalidAnswerError
             With the reason.
         """
-        if len(content.array_records) != 1:
+        models = records(content, ArrayRecord)
+        if len(models) != 1:
             raise InvalidAnswerError("its answer does not hold exactly one model")
-        self._check_arrays(next(iter(content.array_records.values())))
+        self._check_arrays(models[0])
         check_metrics(content, rows)
 
     def _check_arrays(self, arrays: ArrayRecord) -> None:
@@ -70,9 +74,10 @@ def check_metrics(content: RecordDict, rows: int) -> MetricRecord:
     MetricRecord
         The one that was checked.
     """
-    if len(content.metric_records) != 1:
+    found = records(content, MetricRecord)
+    if len(found) != 1:
         raise InvalidAnswerError("its answer does not hold exactly one set of metrics")
-    metrics = next(iter(content.metric_records.values()))
+    (metrics,) = found
     count = metrics.get("num-examples")
     if type(count) is not int or not 1 <= count <= rows:
         raise InvalidAnswerError(f"it claims {count} examples; it joined with {rows}")
@@ -84,8 +89,8 @@ def check_metrics(content: RecordDict, rows: int) -> MetricRecord:
 
 def check_statistics(content: RecordDict) -> dict[str, list[float]]:
     """Return the sums of an evaluation; refuse what are not lists of finite numbers."""
-    record = content.config_records.get("statistics")
-    if not record:
+    record = content.get("statistics")
+    if not isinstance(record, ConfigRecord) or not record:
         raise InvalidAnswerError("its evaluation holds no statistics")
     result: dict[str, list[float]] = {}
     for key, values in record.items():
@@ -102,9 +107,9 @@ def same_metrics(replies: list[Message]) -> list[Message]:
 
     A client whose held-out rows are all of one class has no AUROC, for example.
     """
-    records = [next(iter(reply.content.metric_records.values())) for reply in replies]
-    common = set.intersection(*(set(record) for record in records)) if records else set()
-    for record in records:
+    found = [records(reply.content, MetricRecord)[0] for reply in replies]
+    common = set.intersection(*(set(record) for record in found)) if found else set()
+    for record in found:
         for key in set(record) - common:
             del record[key]
     return replies
@@ -113,7 +118,7 @@ def same_metrics(replies: list[Message]) -> list[Message]:
 def decode(array: Array, key: str) -> NDArray[np.generic]:
     """Return an array's values; refuse what cannot be read."""
     try:
-        return np.asarray(array.numpy())
+        return values_of(array)
     except Exception:
         raise InvalidAnswerError(f"'{key}' cannot be decoded") from None
 

@@ -25,6 +25,8 @@ from task.options import whole
 from task.seeding import generator
 
 Indices = NDArray[np.int64]
+_SEEN = 256
+"""Features of an input that its class depends on, at most: all of them would take long."""
 _NOISE = 1 << 20
 _ALIGN = 16
 """Windows start at whole cache lines."""
@@ -129,7 +131,7 @@ class Task(BaseTask[Positions]):
         places = (len(self._noise) - size) // _ALIGN
         start = int(generator(self._seed, "synthetic", client).integers(0, places)) * _ALIGN
         x = self._noise[start : start + size].view(self._per_client, *self._shape)
-        return Examples(x, (x.flatten(1) @ self._teacher).argmax(1))
+        return Examples(x, (x.flatten(1)[:, : len(self._teacher)] @ self._teacher).argmax(1))
 
     @cached_property
     def _noise(self) -> Tensor:
@@ -141,7 +143,7 @@ class Task(BaseTask[Positions]):
     @cached_property
     def _teacher(self) -> Tensor:
         rng = generator(self._seed, "teacher")
-        shape = (self._features, self._classes)
+        shape = (min(self._features, _SEEN), self._classes)
         return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
 
     @cached_property

@@ -34,7 +34,7 @@ def test_order_and_grouping_do_not_matter(seed, count, scale, data):
     shuffled = data.draw(st.permutations(parts))
     cut = data.draw(st.integers(0, count))
     left, right = total(shuffled[:cut], unit), total(shuffled[cut:], unit)
-    right.merge(left.total)
+    right.merge(left.total.numpy())
     assert torch.equal(whole, right.total)
     exact = sum(v.double() * w for v, w in parts)
     assert (whole - exact).abs().max() <= count * unit / 2 + 1e-15 * exact.abs().max()

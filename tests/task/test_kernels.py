@@ -10,7 +10,7 @@ from conf.schema import TrainConfig
 from task import kernels
 from task.base import Examples, ModelSpec
 from task.flat import FlatModel
-from task.kernels import accelerate, patch_products
+from task.kernels import accelerate, patch_products, stepping
 from task.models import cnn, conv_dropout, lenet, mlp, resnet18
 from task.objectives import MultiClass
 from task.training import train
@@ -113,6 +113,58 @@ def test_training_with_dropout_depends_on_the_seed_only():
         train(model, examples, MultiClass(3), TrainConfig(batch_size=4), seed=seed)
         found.append(model.vector.detach().clone())
     assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_steps_taken_in_backward_are_those_of_sgd(name):
+    """Batch by batch against torch's own layers and optimiser."""
+    build, spec = MODELS[name]
+    module = build().eval()
+    plain, fast = copy.deepcopy(module), FlatModel(accelerate(module))
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    with stepping(fast.module, 0.1) as rest:
+        assert len(rest) < len(list(plain.parameters()))
+        for _ in range(3):
+            x, y = torch.randn(6, *spec.input_shape), torch.randint(0, spec.outputs, (6,))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(plain(x), y).backward()
+            optimizer.step()
+            torch._foreach_zero_([p.grad for p in rest])
+            nn.functional.cross_entropy(fast.module(x), y).backward()
+            torch._foreach_add_([p.data for p in rest], [p.grad for p in rest], alpha=-0.1)
+    expected = torch.cat([p.detach().reshape(-1) for p in plain.parameters()])
+    torch.testing.assert_close(fast.vector.detach(), expected, rtol=1e-4, atol=1e-5)
+    # Nothing of it lasts: gradients are gradients again.
+    fast.zero_grad()
+    nn.functional.cross_entropy(fast.module(x), y).backward()
+    assert all(p.grad.any() for p in fast.module.parameters())
+
+
+def test_rows_with_more_dimensions_step_as_well():
+    plain, fast = nn.Linear(3, 2), FlatModel(accelerate(nn.Linear(3, 2)))
+    fast.vector.data.copy_(torch.cat([p.detach().reshape(-1) for p in plain.parameters()]))
+    x = torch.randn(4, 5, 3)
+    with stepping(fast.module, 0.5) as (bias,):
+        fast.module(x).square().sum().backward()
+        bias.data.sub_(bias.grad, alpha=0.5)
+    plain(x).square().sum().backward()
+    torch.testing.assert_close(fast.module.weight, plain.weight - 0.5 * plain.weight.grad)
+    torch.testing.assert_close(fast.module.bias, plain.bias - 0.5 * plain.bias.grad)
+
+
+def test_layers_that_compute_more_than_once_take_no_step():
+    shared = nn.Linear(3, 3)
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+
+    class Unknown(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+    for module in (nn.Sequential(shared, shared), tied, Unknown()):
+        with stepping(accelerate(module), 0.1) as rest:
+            assert len(rest) == len(list(module.parameters()))
 
 
 def test_a_layer_used_twice_gets_both_gradients():

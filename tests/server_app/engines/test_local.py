@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from conf.compose import compose
 from server_app.compat import adopt_identity
 from server_app.engines import pool
-from server_app.engines.local import PIECES_PER_WORKER, LocalGrid, deal, run_local
+from server_app.engines.local import SHARES, LocalGrid, deal, run_local
 from server_app.engines.pool import DIED, _error
 from server_app.evidence import files
 from server_app.evidence.events import watching
@@ -22,20 +23,40 @@ from tests.flower import ROOT
 ROWS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 999), min_size=1)
 
 
-@given(ROWS, st.integers(1, 4))
-def test_pieces_hold_every_client_once_and_are_even(rows, workers):
+@given(ROWS, st.integers(1, 4), st.integers(1, 4))
+def test_pieces_hold_every_client_once_and_are_even(rows, workers, each):
     cohort = Cohort({client: RecordDict() for client in rows}, header={"rows": rows})
-    pieces = deal(cohort, workers)
+    pieces = deal(cohort, workers, each)
     clients = [client for piece in pieces for client in piece.parts]
     assert sorted(clients) == sorted(rows)
     if workers == 1:
         assert pieces == [cohort]
         return
-    assert len(pieces) == min(len(rows), workers * PIECES_PER_WORKER)
+    shares = [share for share in SHARES[:each] for _ in range(workers)][: len(rows)]
+    assert len(pieces) == len(shares)
     loads = [sum(rows[client] + 1 for client in piece.parts) for piece in pieces]
     assert loads == sorted(loads, reverse=True)
-    # LPT: no piece is heavier than the lightest by more than its own smallest client.
-    assert loads[0] - min(loads) <= max(rows.values()) + 1
+    # As LPT: none is larger than its part of the whole by more than one client.
+    assert loads[0] <= SHARES[0] * sum(loads) / sum(shares) + max(rows.values()) + 1
+
+
+def test_a_fast_exchange_is_cut_into_fewer_pieces():
+    workers = Workers()
+    grid = LocalGrid(workers, Context(1, 1, {}, RecordDict(), {}))
+    adopt_identity(1)
+    clients = [f"c{i}" for i in range(40)]
+    cohort = Cohort({c: RecordDict() for c in clients}, header={"rows": dict.fromkeys(clients, 9)})
+    for expected in (8, 2, 2):
+        workers.asked.clear()
+        grid.send_and_receive([Message(cohort.pack(), 1, "train")], timeout=60)
+        assert len(workers.asked) == expected
+    workers.delay = 0.2
+    counts = []
+    for _ in range(3):
+        workers.asked.clear()
+        grid.send_and_receive([Message(cohort.pack(), 1, "train")], timeout=60)
+        counts.append(len(workers.asked))
+    assert counts[0] == 2 and counts[2] > 2
 
 
 class Workers:
@@ -46,9 +67,11 @@ class Workers:
     def __init__(self, deadly=()):
         self.deadly = set(deadly)
         self.asked = []
+        self.delay = 0.0
 
     def ask(self, messages, timeout):
         for index, message in enumerate(messages):
+            time.sleep(self.delay)
             cohort = Cohort.unpack(message.content)
             self.asked.append(sorted(cohort.parts))
             if self.deadly & set(cohort.parts):
@@ -141,6 +164,6 @@ def test_any_number_of_workers_trains_the_same_model_bit_for_bit(train):
 
 
 def test_a_cohort_of_one_sends_its_model():
-    (piece,) = deal(Cohort({"a": RecordDict()}), 2)
+    (piece,) = deal(Cohort({"a": RecordDict()}), 2, 4)
     assert piece.header["sum_from"] == 2
-    assert deal(Cohort({"a": RecordDict(), "b": RecordDict()}), 2)[0].header["sum_from"] == 1
+    assert deal(Cohort({"a": RecordDict(), "b": RecordDict()}), 2, 4)[0].header["sum_from"] == 1
