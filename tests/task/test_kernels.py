@@ -122,6 +122,7 @@ def test_steps_taken_in_backward_are_those_of_sgd(name):
     module = build().eval()
     plain, fast = copy.deepcopy(module), FlatModel(accelerate(module))
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    start = fast.vector.detach().clone()
     with stepping(fast.module, 0.1) as rest:
         assert len(rest) < len(list(plain.parameters()))
         for _ in range(3):
@@ -133,7 +134,7 @@ def test_steps_taken_in_backward_are_those_of_sgd(name):
             nn.functional.cross_entropy(fast.module(x), y).backward()
             torch._foreach_add_([p.data for p in rest], [p.grad for p in rest], alpha=-0.1)
     expected = torch.cat([p.detach().reshape(-1) for p in plain.parameters()])
-    torch.testing.assert_close(fast.vector.detach(), expected, rtol=1e-4, atol=1e-5)
+    assert (fast.vector - expected).norm() <= 1e-3 * (expected - start).norm()
     # Nothing of it lasts: gradients are gradients again.
     fast.zero_grad()
     nn.functional.cross_entropy(fast.module(x), y).backward()
