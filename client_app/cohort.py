@@ -204,7 +204,7 @@ class Training:
         part = RecordDict({"metrics": metrics})
         with self._clock.stage("summing"):
             if self._total is not None:
-                self._total.add(values, rows)
+                self._total.add(values.cpu(), rows)
             else:
                 part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
         self._parts[client] = part

@@ -19,6 +19,7 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from task.arrays import values_of
 from task.base import ClientData
+from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.objectives import Objective
@@ -64,6 +65,7 @@ class Learner:
         self.settings = node.settings
         self._source = node.source
         self._shared = shared
+        self.device = device_of(node.settings.train.device)
         self.objective: Objective = node.source.task.objective(shared)
         self.data = lru_cache(maxsize=CACHED_CLIENTS)(self._data)
         self._told: tuple[ArrayRecord, State] | None = None
@@ -71,7 +73,8 @@ class Learner:
     @cached_property
     def model(self) -> FlatModel:
         """The model; its values are whatever was loaded last."""
-        return FlatModel(accelerate(self._build()))
+        module = self._build().to(self.device)
+        return FlatModel(accelerate(module) if self.device == CPU else module)
 
     @cached_property
     def plain(self) -> nn.Module:
@@ -95,7 +98,10 @@ class Learner:
         return build_model(self.settings, self._source.task.spec(self._shared))
 
     def _data(self, client: str) -> ClientData:
-        return self._source.data(client, self._shared)
+        data = self._source.data(client, self._shared)
+        if self.device == CPU:
+            return data
+        return ClientData(data.train.to(self.device), data.test.to(self.device))
 
 
 def node_of(context: Context) -> Node:

@@ -47,6 +47,7 @@ def config_digest(settings: Settings) -> str:
         values.pop(key)
     for key in _NOT_LEARNING_FEDERATION:
         values["federation"].pop(key)
+    values["train"].pop("device")
     # Each SuperNode has its own data, wherever it lies.
     values["task"].pop("path")
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

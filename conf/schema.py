@@ -45,6 +45,14 @@ class Vectorize(Enum):
     off = "off"
 
 
+class Device(Enum):
+    """Where clients train: ``auto`` is the GPU where there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class Optimizer(Enum):
     """Local optimiser, by its name in `torch.optim`."""
 
@@ -132,6 +140,7 @@ class TrainConfig:
     max_grad_norm: float | None = None
     keep_optimizer: bool = False
     threads: int = 1
+    device: Device = Device.auto
 
 
 @dataclass

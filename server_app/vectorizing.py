@@ -14,6 +14,7 @@ import torch
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings, Vectorize
 from task.base import Examples, Task
+from task.device import CPU, device_of
 from task.flat import FlatModel, build_model
 from task.kernels import accelerate
 from task.objectives import MultiClass
@@ -37,8 +38,9 @@ def choose_stack(
     Parameters
     ----------
     settings : Settings
-        With ``federation.vectorize``: off, on, or auto, which takes dense models at once,
-        measures others where that pays, and leaves small cohorts and deployments alone.
+        With ``federation.vectorize``: off, on, or auto, which takes dense models at once, and
+        all on a GPU, measures others where that pays, and leaves small cohorts and deployments
+        alone.
     task, shared
         What is learned, and what the clients agreed on.
     rows : sequence of int
@@ -54,7 +56,9 @@ def choose_stack(
         return 1
     module = build_model(settings, task.spec(shared))
     reason = obstacle(module, settings.train)
-    size = stack_size(module)
+    # Of this machine: simulations have their workers here, and SuperNodes are not stacked.
+    device = device_of(settings.train.device)
+    size = stack_size(module, device)
     if mode is Vectorize.on:
         if reason:
             raise FedproofError(f"federation.vectorize=on does not fit this run: {reason}.")
@@ -63,7 +67,7 @@ def choose_stack(
     remote = settings.federation.engine is Engine.remote
     if reason or remote or cohort < FEWEST or size == 1:
         return 1
-    if dense_layers(module) or _measured(settings, task, shared, cohort, rows):
+    if device != CPU or dense_layers(module) or _measured(settings, task, shared, cohort, rows):
         return size
     return 1
 

@@ -56,6 +56,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.y)
 
+    def to(self, device: torch.device) -> Examples:
+        """Return the same rows on a device."""
+        return Examples(self.x.to(device), self.y.to(device))
+
     def take(self, indices: NDArray[np.int64]) -> Examples:
         """Return the rows at `indices`, in that order."""
         index = torch.from_numpy(np.asarray(indices, dtype=np.int64))

@@ -78,7 +78,7 @@ class FlatModel:
                 self.module.load_state_dict(copies)
                 return
             flat = np.concatenate([state[key].reshape(-1) for key in self._shapes])
-            self._loaded = (state, torch.from_numpy(flat))
+            self._loaded = (state, torch.from_numpy(flat).to(self.vector.device))
         self.vector.data.copy_(self._loaded[1])
 
     def state(self) -> dict[str, Tensor]:

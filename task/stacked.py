@@ -16,15 +16,19 @@ from torch import Tensor, nn
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
+from task.device import CPU
 from task.objectives import Objective
 from task.training import SGD, Trained, epochs, seeded, shape_gradient
 
 MOST = 8
 """Clients in one stack at most: more are hardly faster, and harder to spread over workers."""
+MOST_ON_GPU = 64
+"""The same where operations of so many cost hardly more than those of one."""
 _EVEN = 4
 """Stacks come in multiples of this, so that two or four workers have as many each."""
 _VALUES = 1 << 24
 """Parameters of a stack, and values of inputs made ready at once: 64 MB of each."""
+_VALUES_ON_GPU = 1 << 28
 
 
 def obstacle(module: nn.Module, config: TrainConfig) -> str | None:
@@ -54,10 +58,11 @@ def dense_layers(module: nn.Module) -> list[nn.Linear]:
     return chain if right and len(chain) == len(linear) else []
 
 
-def stack_size(module: nn.Module) -> int:
+def stack_size(module: nn.Module, device: torch.device = CPU) -> int:
     """Return how many clients fit into a stack with this model."""
+    most, room = (MOST, _VALUES) if device == CPU else (MOST_ON_GPU, _VALUES_ON_GPU)
     parameters = sum(p.numel() for p in module.parameters())
-    return max(1, min(MOST, _VALUES // max(parameters, 1)))
+    return max(1, min(most, room // max(parameters, 1)))
 
 
 def stacks(rows: Mapping[str, int], size: int) -> list[list[str]]:
@@ -91,7 +96,7 @@ class _Plan:
     share: Tensor
 
     @classmethod
-    def of(cls, count: int, config: TrainConfig, seed: int) -> _Plan:
+    def of(cls, count: int, config: TrainConfig, seed: int, device: torch.device) -> _Plan:
         size = config.batch_size
         filling = torch.full((-count % size,), -1)
         with seeded(seed):
@@ -101,7 +106,8 @@ class _Plan:
             ]
         rows = torch.cat(parts)
         counted = (rows >= 0).float()
-        return cls(rows.clamp_min(0), counted / counted.sum(1, keepdim=True))
+        share = counted / counted.sum(1, keepdim=True)
+        return cls(rows.clamp_min(0).to(device), share.to(device))
 
 
 def train_stacked(
@@ -134,11 +140,12 @@ def train_stacked(
     Tensor, shape (clients, p), list of Trained
         The clients' models and what training did, in the order of `clients`.
     """
-    plans = [_Plan.of(len(c), config, s) for c, s in zip(clients, seeds, strict=True)]
+    device = start.device
+    plans = [_Plan.of(len(c), config, s, device) for c, s in zip(clients, seeds, strict=True)]
     # Those with the most steps first, so that the ones still at work are the first rows.
     order = sorted(range(len(clients)), key=lambda i: -len(plans[i].rows))
     values = start.repeat(len(clients), 1)
-    losses = torch.zeros(len(clients), dtype=torch.float64)
+    losses = torch.zeros(len(clients), dtype=torch.float64, device=device)
     dense = dense_layers(module)
     sgd = SGD(config)
     loss_of = _Dense(dense, objective) if dense else _Vmapped(module, objective)
@@ -156,7 +163,8 @@ def train_stacked(
             sgd.step(rows, gradient)
         done = until
     back = torch.tensor(order).argsort()
-    trained = [Trained(float(losses[i]) / steps[i], steps[i]) for i in back.tolist()]
+    means = [loss / count for loss, count in zip(losses.tolist(), steps, strict=True)]
+    trained = [Trained(means[i], steps[i]) for i in back.tolist()]
     return values[back], trained
 
 
@@ -177,7 +185,7 @@ def _side_by_side(
 def _gather(sources: Sequence[Tensor], plans: Sequence[_Plan], window: range) -> Tensor:
     """Return the rows of some steps, shape (clients, steps, batch, ...)."""
     shape = (len(window), plans[0].rows.shape[1])
-    out = torch.empty((len(sources), *shape, *sources[0].shape[1:]), dtype=sources[0].dtype)
+    out = sources[0].new_empty((len(sources), *shape, *sources[0].shape[1:]))
     for place, source, plan in zip(out.flatten(1, 2), sources, plans, strict=True):
         rows = plan.rows[window.start : window.stop].reshape(-1)
         torch.index_select(source, 0, rows, out=place)

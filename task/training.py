@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
+from task.device import CPU
 from task.flat import FlatModel
 from task.kernels import stepping
 from task.objectives import Objective
@@ -67,12 +68,14 @@ def train(
         What the optimiser remembered at the end of an earlier training; changed in place.
     """
     start = model.vector.detach().clone() if proximal_mu else None
-    total, steps = torch.zeros((), dtype=torch.float64), 0
+    device = model.vector.device
+    total, steps = torch.zeros((), dtype=torch.float64, device=device), 0
     model.module.train()
     plain = proximal_mu == 0 and config.max_grad_norm is None
-    with seeded(seed), _optimizer(model, config, memory or {}, plain) as optimizer:
+    with seeded(seed, device), _optimizer(model, config, memory or {}, plain) as optimizer:
         for index in batches(len(examples), config):
-            batch = Examples(examples.x[index], examples.y[index])
+            rows = index.to(device)
+            batch = Examples(examples.x[rows], examples.y[rows])
             optimizer.zero_grad()
             loss = objective.loss(model.module(batch.x), batch.y).mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -85,18 +88,24 @@ def train(
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's random numbers on the CPU inside, and restore them afterwards.
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Seed torch's random numbers inside, on the CPU and on `device`, and restore them afterwards.
 
-    `torch.manual_seed` also takes a stack trace per kind of accelerator that is not there, which
-    lasts longer than a small client trains.
+    The order of rows comes from the CPU's, and so is the same on any device. `torch.manual_seed`
+    also takes a stack trace per kind of accelerator that is not there, which lasts longer than a
+    small client trains.
     """
-    state = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
+    generators = [torch.default_generator]
+    if device != CPU:
+        generators.append(torch.cuda.default_generators[device.index])
+    states = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
     try:
         yield
     finally:
-        torch.default_generator.set_state(state)
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def shape_gradient(
@@ -225,6 +234,8 @@ def _optimizer(
     model: FlatModel, config: TrainConfig, memory: Memory, plain: bool
 ) -> Iterator[_Fused | _Flat | _Torch]:
     """Yield the optimiser; `plain` says that gradients are used as they come."""
+    # Numbers stay on the CPU, where torch's optimisers want to have them.
+    memory = {key: v.to(model.vector.device) if v.dim() else v for key, v in memory.items()}
     if config.optimizer is not Optimizer.sgd:
         yield _Torch(model, config, memory)
     elif not plain or config.momentum or config.weight_decay:

@@ -10,7 +10,7 @@ from conf.schema import TrainConfig
 from task import kernels
 from task.base import Examples, ModelSpec
 from task.flat import FlatModel
-from task.kernels import accelerate, patch_products, stepping
+from task.kernels import accelerate, stepping
 from task.models import cnn, conv_dropout, lenet, mlp, resnet18
 from task.objectives import MultiClass
 from task.training import train
@@ -52,21 +52,6 @@ def test_outputs_and_gradients_are_torchs(name):
     assert list(module.state_dict()) == list(plain.module.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(fast.module(x), plain.module(x), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("stride", [(1, 1), (2, 1), (2, 2)])
-@pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
-@pytest.mark.parametrize("cached", [1 << 18, 500])
-def test_patch_products_are_the_weights_gradient(stride, padding, cached, monkeypatch):
-    # The small cache takes few rows of one image at a time, the large one several images.
-    monkeypatch.setattr(kernels, "_CACHED", cached)
-    x = torch.randn(3, 4, 11, 9).to(memory_format=torch.channels_last)
-    weight = torch.randn(5, 4, 3, 2, requires_grad=True)
-    out = nn.functional.conv2d(x, weight, stride=stride, padding=padding)
-    grad = torch.randn_like(out)
-    (expected,) = torch.autograd.grad(out, weight, grad)
-    found = patch_products(x, grad, weight.shape, stride, padding)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.999])
