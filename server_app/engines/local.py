@@ -34,7 +34,7 @@ from task.stacked import stacks
 from task.wire import Cohort
 
 NODE = 1
-SHARES = (4, 3, 2, 1)
+SHARES = (10, 7, 4, 2, 1, 1)
 """A worker's part of a cohort is cut into pieces of these sizes, the largest first, so that the
 last ones even out what the clients' sizes could not foresee."""
 QUICK = 0.1

@@ -23,7 +23,7 @@ from tests.flower import ROOT
 ROWS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 999), min_size=1)
 
 
-@given(ROWS, st.integers(1, 4), st.integers(1, 4))
+@given(ROWS, st.integers(1, 4), st.integers(1, len(SHARES)))
 def test_pieces_hold_every_client_once_and_are_even(rows, workers, each):
     cohort = Cohort({client: RecordDict() for client in rows}, header={"rows": rows})
     pieces = deal(cohort, workers, each)
@@ -46,7 +46,7 @@ def test_a_fast_exchange_is_cut_into_fewer_pieces():
     adopt_identity(1)
     clients = [f"c{i}" for i in range(40)]
     cohort = Cohort({c: RecordDict() for c in clients}, header={"rows": dict.fromkeys(clients, 9)})
-    for expected in (8, 2, 2):
+    for expected in (2 * len(SHARES), 2, 2):
         workers.asked.clear()
         grid.send_and_receive([Message(cohort.pack(), 1, "train")], timeout=60)
         assert len(workers.asked) == expected
