@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from task.arrays import record_of
 from task.base import Examples
 from task.evaluation import evaluate
 from task.flat import FlatModel
+from task.privacy.dpsgd import Mechanism, train_privately
 from task.profiling import Stopwatch
 from task.seeding import derive
 from task.stacked import stacks, train_stacked
@@ -160,6 +162,10 @@ class Training:
     def _alone(self, client: str) -> None:
         with _excused(self._errors, client):
             data = self._data(client)
+            mechanism = self._node.guard.mechanism(client, len(data))
+            if mechanism is not None:
+                self._privately(client, data, mechanism)
+                return
             model, (seed, mu) = self._model(client), self._told(client)
             objective, config = self._learner.objective, self._settings.train
             with self._clock.stage("training"):
@@ -168,6 +174,24 @@ class Training:
                     seed=seed, proximal_mu=mu, memory=self._recall(client),
                 )  # fmt: skip
             self._finish(client, model.values(), trained, len(data))
+
+    def _privately(self, client: str, data: Examples, mechanism: Mechanism) -> None:
+        told = self._cohort.parts[client]["arrays"]
+        model, (seed, mu) = self._learner.load(told, self._learner.private), self._told(client)
+        with self._clock.stage("training"):
+            trained = train_privately(
+                model, data, self._learner.objective, self._settings.train, mechanism,
+                seed=seed, proximal_mu=mu,
+            )  # fmt: skip
+        facts = {
+            "run": self._cohort.header["lineage"][0][0],
+            "round": self._number(client),
+            "rows": len(data),
+        }
+        with self._clock.stage("privacy"):
+            released = self._node.guard.release(client, mechanism, facts)
+        self._finish(client, model.values(), trained, len(data))
+        self._parts[client]["privacy"] = released
 
     def _together(self, group: list[str]) -> None:
         told = [self._cohort.parts[client] for client in group]
@@ -200,7 +224,9 @@ class Training:
         if not values.norm().isfinite():
             raise FedproofError("its update holds NaN or infinity: lower train.lr.")
         self._keep(client, trained.memory)
-        metrics = MetricRecord({"num-examples": rows, "loss": trained.loss, "steps": trained.steps})
+        metrics = MetricRecord({"num-examples": rows, "steps": trained.steps})
+        if math.isfinite(trained.loss):
+            metrics["loss"] = trained.loss
         part = RecordDict({"metrics": metrics})
         with self._clock.stage("summing"):
             if self._total is not None:

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.supercore.utils import get_flwr_home
 from torch import nn
 
+from client_app.guard import Guard
 from client_app.state import ClientStore
 from conf.compose import compose, split_overrides
 from conf.digest import code_digest, config_digest
@@ -23,6 +24,7 @@ from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.objectives import Objective
+from task.privacy.policy import Policy
 from task.source import DataSource
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
@@ -33,9 +35,10 @@ CACHED_CLIENTS = 256
 class Node:
     """Settings, data and one reused model of this process."""
 
-    def __init__(self, settings: Settings, source: DataSource, state: Path) -> None:
+    def __init__(self, settings: Settings, source: DataSource, state: Path, guard: Guard) -> None:
         self.settings = settings
         self.source = source
+        self.guard = guard
         self._state = state
         self.digests = {"config": config_digest(settings), "code": code_digest()}
 
@@ -77,22 +80,28 @@ class Learner:
         return FlatModel(accelerate(module) if self.device == CPU else module)
 
     @cached_property
+    def private(self) -> FlatModel:
+        """The same with its layers as they were built, for what looks at each example."""
+        return FlatModel(self._build().to(self.device))
+
+    @cached_property
     def plain(self) -> nn.Module:
         """The model's layers as they were built, without values of its own."""
         return self._build()
 
-    def load(self, arrays: RecordType) -> FlatModel:
-        """Return the model with the values of `arrays`, which a cohort decodes once."""
+    def load(self, arrays: RecordType, model: FlatModel | None = None) -> FlatModel:
+        """Return a model with the values of `arrays`, which a cohort decodes once."""
+        model = model or self.model
         if self._told is None or self._told[0] is not arrays:
             if not isinstance(arrays, ArrayRecord):
                 raise FedproofError("the server's message holds no model.")
             self._told = (arrays, {key: values_of(array) for key, array in arrays.items()})
         try:
-            self.model.load(self._told[1])
+            model.load(self._told[1])
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise FedproofError(f"the server's model does not fit this task: {reason}") from None
-        return self.model
+        return model
 
     def _build(self) -> nn.Module:
         return build_model(self.settings, self._source.task.spec(self._shared))
@@ -108,18 +117,19 @@ def node_of(context: Context) -> Node:
     """Return the node for a Flower context; processes keep it between messages.
 
     Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
-    silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node), and
-    ``state`` (where its clients keep what they keep).
+    silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node);
+    ``state`` and ``ledger`` (where its clients keep what they keep, and their privacy ledgers);
+    ``privacy``, ``max-epsilon`` and ``delta`` (`Policy`).
     """
     config = context.node_config
-    own, state = (
+    places = tuple(
         None if key not in config else Path(str(config[key])).expanduser()
-        for key in ("data", "state")
+        for key in ("data", "state", "ledger")
     )
     return _node(
         split_overrides(str(context.run_config.get("overrides", ""))),
-        own,
-        state,
+        places,
+        Policy.of(config),
         None if "client" not in config else str(config["client"]),
         (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
     )
@@ -128,17 +138,21 @@ def node_of(context: Context) -> Node:
 @lru_cache(maxsize=8)
 def _node(
     overrides: tuple[str, ...],
-    own: Path | None,
-    state: Path | None,
+    places: tuple[Path | None, ...],
+    policy: Policy,
     name: str | None,
     share: tuple[int, int],
 ) -> Node:
     settings = compose(overrides)
-    if state is None:
-        # A silo's disk is not the server's to choose a place on.
-        told = settings.run_dir if own is None else None
-        state = Path(told) / "clients" if told else get_flwr_home() / "fedproof-clients"
-    return Node(settings, DataSource(settings, own, name, *share), state)
+    own, *kept = places
+    # A silo's disk is not the server's to choose a place on.
+    told = settings.run_dir if own is None else None
+    state, ledger = (
+        place or (Path(told) / folder if told else get_flwr_home() / f"fedproof-{folder}")
+        for place, folder in zip(kept, ("clients", "ledgers"), strict=True)
+    )
+    guard = Guard(settings, policy, ledger)
+    return Node(settings, DataSource(settings, own, name, *share), state, guard)
 
 
 @lru_cache(maxsize=2)

@@ -1,8 +1,8 @@
 """Typed settings: what the YAML files of this folder may say.
 
-``task``, ``model``, ``partition`` and ``strategy`` are open groups: whatever further keys their
-YAML file declares lands in ``options``, and an override must keep the type of the declared value.
-So a new task or strategy needs no change here.
+``task``, ``model``, ``partition``, ``strategy`` and ``privacy`` are open groups: whatever further
+keys their YAML file declares lands in ``options``, and an override must keep the type of the
+declared value. So a new task or strategy needs no change here.
 """
 
 from __future__ import annotations
@@ -121,6 +121,14 @@ class StrategyConfig:
 
 
 @dataclass
+class PrivacyConfig:
+    """What protects clients or their records: a module under `task.privacy` and its options."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class TrainConfig:
     """Local training at one client in one round.
 
@@ -215,6 +223,7 @@ class Settings:
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     rounds: int = 10

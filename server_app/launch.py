@@ -31,6 +31,9 @@ _failures: list[int] = []
 
 def main() -> None:
     """Run the command; exits 0 only if every run finished and left a model."""
+    if sys.argv[1:2] == ["ledger"]:
+        _show_ledger(sys.argv[2:])
+        return
     try:
         sys.argv[1:] = prepare(sys.argv[1:])
     except FedproofError as error:
@@ -40,6 +43,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _application()
     sys.exit(max(_failures, default=0))
+
+
+def _show_ledger(arguments: Sequence[str]) -> None:
+    from server_app import show_ledger
+
+    try:
+        show_ledger.main(arguments)
+    except FedproofError as error:
+        _complain(error)
+        sys.exit(1)
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:

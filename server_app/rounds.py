@@ -24,9 +24,8 @@ from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
-from server_app.federation.validation import (
-    reasons,
-)
+from server_app.federation.validation import reasons
+from server_app.privacy import Account
 from server_app.profile import EXCHANGE, Profile
 from server_app.selection import Selection
 from server_app.training import Training
@@ -58,6 +57,7 @@ class RoundLoop:
         self.digests = {"config": config_digest(settings), "code": code_digest()}
         self.roster = Roster(settings.federation, self.digests)
         self.selection = Selection(settings)
+        self.account = Account(settings)
         self.done = 0
         self.seconds = 0.0
         self._physical = grid
@@ -129,7 +129,9 @@ class RoundLoop:
             with self._clock.stage("sampling"):
                 self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
             self.grid.header["checkpointed"] = self._checkpointed
-            training = Training(self.grid, self.roster, self._clock, self.sum_suffices)
+            training = Training(
+                self.grid, self.roster, self._clock, self.account, sum_suffices=self.sum_suffices
+            )
             replies, answered, failed = training.run(
                 self.strategy, number, arrays, federation.timeout
             )
@@ -146,6 +148,7 @@ class RoundLoop:
             "answered": answered,
             "failed": failed,
             "attempts": attempt + 1,
+            **training.privacy,
         }
         with self._clock.stage("aggregation"):
             updated, metrics = self.strategy.aggregate_train(number, replies)
@@ -204,6 +207,7 @@ class RoundLoop:
             "shared": self._shared,
             "stack": self._stack,
             "lineage": self._lineage,
+            "privacy": self.account.state(),
             "selection": self.selection.facts(),
             "totals": self.recorder.totals(),
             "seconds": self.seconds,
@@ -235,6 +239,7 @@ class RoundLoop:
             self.strategy, checkpoint.under("strategy", tensors), facts["strategy"]
         )
         self.recorder.resume(facts["totals"])
+        self.account.restore(facts["privacy"])
 
         def model(prefix: str) -> ArrayRecord | None:
             part = checkpoint.under(prefix, tensors)
@@ -266,4 +271,5 @@ class RoundLoop:
             "clients": len(self.roster.members),
             "seconds": round(self.seconds, 3),
             **self.selection.summary(),
+            **self.account.summary(),
         }

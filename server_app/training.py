@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
@@ -11,6 +12,7 @@ from server_app.federation.grid import ClientGrid
 from server_app.federation.reduction import Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import Reference, check_metrics, same_metrics, sift
+from server_app.privacy import Account
 from server_app.profile import EXCHANGE
 from task.arrays import record_of
 from task.profiling import Stopwatch
@@ -27,17 +29,32 @@ class Training:
         How many training rows each client joined with.
     clock : Stopwatch
         Times the stages.
+    account : Account
+        What the clients' privacy costs.
     sum_suffices : bool
         Whether the strategy needs no more than the weighted mean of the models.
+
+    Attributes
+    ----------
+    privacy : dict
+        A line's part on privacy, after `run`.
     """
 
     def __init__(
-        self, grid: ClientGrid, roster: Roster, clock: Stopwatch, sum_suffices: bool
+        self,
+        grid: ClientGrid,
+        roster: Roster,
+        clock: Stopwatch,
+        account: Account,
+        *,
+        sum_suffices: bool,
     ) -> None:
         self._grid = grid
         self._roster = roster
         self._clock = clock
+        self._account = account
         self._sum_suffices = sum_suffices
+        self.privacy: dict[str, Any] = {}
 
     def run(
         self, strategy: Strategy, number: int, arrays: ArrayRecord, timeout: float
@@ -59,6 +76,7 @@ class Training:
                 totals = reduction.usable(totals, failed)
                 valid = [reply for reply in valid if self._grid.name(reply) not in failed]
             answered = [self._grid.name(reply) for reply in valid]
+            self.privacy = self._account.add(zip(answered, valid, strict=True))
             valid = same_metrics(valid)
         with self._clock.stage("aggregation"):
             if reduction is not None and valid:
@@ -79,6 +97,7 @@ class Training:
 
         def check(client: str, reply: Message) -> None:
             rows = self._roster.members[client].train
+            self._account.check(reply.content)
             if client in summed:
                 check_metrics(reply.content, rows)
             else:

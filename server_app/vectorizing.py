@@ -56,6 +56,8 @@ def choose_stack(
         return 1
     module = build_model(settings, task.spec(shared))
     reason = obstacle(module, settings.train)
+    if settings.privacy.name != "none":
+        reason = f"privacy={settings.privacy.name} looks at each example"
     # Of this machine: simulations have their workers here, and SuperNodes are not stacked.
     device = device_of(settings.train.device)
     size = stack_size(module, device)

@@ -72,7 +72,7 @@ def train(
     total, steps = torch.zeros((), dtype=torch.float64, device=device), 0
     model.module.train()
     plain = proximal_mu == 0 and config.max_grad_norm is None
-    with seeded(seed, device), _optimizer(model, config, memory or {}, plain) as optimizer:
+    with seeded(seed, device), optimizing(model, config, memory or {}, plain) as optimizer:
         for index in batches(len(examples), config):
             rows = index.to(device)
             batch = Examples(examples.x[rows], examples.y[rows])
@@ -230,7 +230,7 @@ class _Torch:
 
 
 @contextmanager
-def _optimizer(
+def optimizing(
     model: FlatModel, config: TrainConfig, memory: Memory, plain: bool
 ) -> Iterator[_Fused | _Flat | _Torch]:
     """Yield the optimiser; `plain` says that gradients are used as they come."""

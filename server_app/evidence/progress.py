@@ -112,6 +112,8 @@ class Progress:
         value = line.get("held_out", {}).get(self._metric)
         if value is not None:
             parts.append(f"{self._metric} {value:.4f}")
+        if privacy := line.get("privacy"):
+            parts.append(f"ε {privacy['epsilon_most']:.2f}")
         return " · ".join([*parts, human_bytes(self._bytes)])
 
     def _summary(self, summary: Mapping[str, Any]) -> None:

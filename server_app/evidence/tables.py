@@ -30,6 +30,10 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     for name, value in sorted(summary["held_out"].items()):
         table.add_row(name, f"{value:.4f}")
     table.add_section()
+    if privacy := summary.get("privacy"):
+        table.add_row(f"ε per {privacy['unit']}, at most", f"{privacy['epsilon_most']:.3f}")
+        table.add_row("δ", f"{privacy['delta']:g}")
+        table.add_section()
     table.add_row("sent to clients", human_bytes(summary["bytes_down"]))
     table.add_row("sent by clients", human_bytes(summary["bytes_up"]))
     table.add_row("seconds", f"{summary['seconds']:.1f}")

@@ -1,0 +1,1 @@
+"""Privacy: what a training releases, what that costs, and where a client writes it down."""

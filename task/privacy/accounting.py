@@ -1,0 +1,127 @@
+"""What Gaussian mechanisms cost together.
+
+The reference is the privacy loss distribution (PLD) of Google's dp-accounting, which is tight; its
+Rényi accountant is the cross-check. The neighbouring relation is add-or-remove-one throughout, the
+one for which Poisson sampling amplifies as accounted here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+RELATION = "add-or-remove-one"
+ACCOUNTANT = "PLD (dp-accounting)"
+_CELL = 1e-3
+"""Width of the cells that privacy losses are rounded up to: ε comes out that little too large,
+and twenty times sooner than with the default."""
+_ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 512)
+_MOST_NOISE = 1e4
+
+
+@dataclass(frozen=True, order=True)
+class Spend:
+    """Gaussian mechanisms of one kind that were released.
+
+    Attributes
+    ----------
+    sigma : float
+        Noise multiplier: standard deviation over sensitivity; 0 if there was no noise.
+    rate : float
+        Probability with which each record (or client) took part, independently; 1 if all did.
+    steps : int
+        How many.
+    """
+
+    sigma: float
+    rate: float
+    steps: int
+
+
+def epsilon(spends: Iterable[Spend], delta: float) -> float:
+    """Return the ε of all `spends` together at `delta`; infinity if one had no noise."""
+    return _epsilon(_merged(spends), delta)
+
+
+def epsilon_rdp(spends: Iterable[Spend], delta: float) -> float:
+    """Return the same by Rényi DP: never below the true value, and not as tight."""
+    from dp_accounting.rdp import RdpAccountant
+
+    merged = _merged(spends)
+    return _composed(RdpAccountant(orders=_ORDERS), merged, delta) if merged else 0.0
+
+
+@lru_cache(maxsize=256)
+def solve_sigma(target: float, delta: float, rate: float, steps: int) -> float:
+    """Return the smallest noise multiplier whose ε does not exceed `target`, within 0.1 %.
+
+    Raises
+    ------
+    ValueError
+        If no noise multiplier up to 10,000 does.
+    """
+
+    def fits(sigma: float, measure: Callable[..., float]) -> bool:
+        return measure([Spend(sigma, rate, steps)], delta) <= target
+
+    # Rényi DP is fast and never too small, so what fits by it is an upper bound.
+    high = 0.1
+    while not fits(high, epsilon_rdp):
+        high *= 2
+        if high > _MOST_NOISE:
+            raise ValueError(f"no noise lets {steps} steps cost no more than {target:g}")
+    low = 0.0
+    low, high = _narrowed(low, high, 0.05, lambda sigma: fits(sigma, epsilon_rdp))
+    low = high / 2
+    return _narrowed(low, high, 1e-3, lambda sigma: fits(sigma, epsilon))[1]
+
+
+def _narrowed(
+    low: float, high: float, width: float, fits: Callable[[float], bool]
+) -> tuple[float, float]:
+    """Narrow a bracket whose upper end fits down to a relative width."""
+    while high - low > width * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return low, high
+
+
+def _merged(spends: Iterable[Spend]) -> tuple[Spend, ...]:
+    """Join spends of one kind: order and splitting do not matter."""
+    steps: Counter[tuple[float, float]] = Counter()
+    for spend in spends:
+        steps[spend.sigma, spend.rate] += spend.steps
+    return tuple(sorted(Spend(*kind, count) for kind, count in steps.items() if count))
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(merged: tuple[Spend, ...], delta: float) -> float:
+    from dp_accounting import get_epsilon_gaussian
+    from dp_accounting.pld import PLDAccountant
+
+    if any(spend.sigma == 0 for spend in merged):
+        return math.inf
+    # Unsampled Gaussians together are one Gaussian, exactly.
+    precision = sum(s.steps / s.sigma**2 for s in merged if s.rate == 1)
+    sampled = tuple(spend for spend in merged if spend.rate < 1)
+    if not precision and not sampled:
+        return 0.0
+    if not sampled:
+        return float(get_epsilon_gaussian(precision**-0.5, delta))
+    whole = (Spend(precision**-0.5, 1.0, 1),) if precision else ()
+    return _composed(PLDAccountant(value_discretization_interval=_CELL), whole + sampled, delta)
+
+
+def _composed(accountant: Any, merged: tuple[Spend, ...], delta: float) -> float:
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+
+    for spend in merged:
+        event: Any = GaussianDpEvent(spend.sigma)
+        if spend.rate < 1:
+            event = PoissonSampledDpEvent(spend.rate, event)
+        accountant.compose(event, spend.steps)
+    return float(accountant.get_epsilon(delta))

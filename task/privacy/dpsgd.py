@@ -1,0 +1,194 @@
+"""DP-SGD (Abadi et al. 2016): Poisson batches, clipped gradients, Gaussian noise.
+
+Batches and noise come from the operating system's randomness: who knew the seed of either could
+take the noise off, or tell who was in a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conf.errors import FedproofError
+from conf.schema import TrainConfig
+from task.base import Examples
+from task.flat import FlatModel
+from task.objectives import Objective
+from task.privacy.accounting import Spend
+from task.privacy.ghost import Clip, UncoveredError, add_clipped, require_covered
+from task.training import Trained, optimizing, seeded, shape_gradient
+
+PHYSICAL = 256
+"""Examples of a batch that are computed at once."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """What one client's DP-SGD does in a round.
+
+    Attributes
+    ----------
+    sigma : float
+        Noise multiplier: standard deviation of the noise over `clip`.
+    clip : float
+        Norm that no example's gradient exceeds.
+    per_layer : bool
+        Whether each parameter's gradient is clipped by itself, to ``clip / sqrt(parameters)``.
+    rate : float
+        Probability with which an example is in a batch.
+    steps : int
+        Batches in a round.
+    """
+
+    sigma: float
+    clip: float
+    per_layer: bool
+    rate: float
+    steps: int
+
+    @property
+    def spend(self) -> Spend:
+        """What a round releases."""
+        return Spend(self.sigma, self.rate, self.steps)
+
+
+def batch_plan(rows: int, config: TrainConfig) -> tuple[float, int]:
+    """Return the sampling rate and the batches of a round, for ``batch_size`` in expectation."""
+    rate = min(1.0, config.batch_size / rows)
+    return rate, config.steps or config.epochs * math.ceil(1 / rate)
+
+
+def os_generator(device: torch.device) -> torch.Generator:
+    """Return a generator of random numbers that nobody else can know."""
+    generator = torch.Generator(device)
+    generator.manual_seed(int.from_bytes(os.urandom(8), "little", signed=True))
+    return generator
+
+
+def train_privately(
+    model: FlatModel,
+    examples: Examples,
+    objective: Objective,
+    config: TrainConfig,
+    mechanism: Mechanism,
+    *,
+    seed: int,
+    proximal_mu: float = 0.0,
+) -> Trained:
+    """Train `model` in place, as `task.training.train` does, with `mechanism` for every step.
+
+    `seed` is for dropout only. The loss is not reported: it is no release of the mechanism.
+    """
+    device = model.vector.device
+    batches, noises = os_generator(torch.device("cpu")), os_generator(device)
+    start = model.vector.detach().clone() if proximal_mu else None
+    expected = mechanism.rate * len(examples)
+    clip = _clip(mechanism)
+    model.module.train()
+    with seeded(seed, device), optimizing(model, config, {}, False) as optimizer:
+        clipper = clipper_for(model.module, examples)
+        for _ in range(mechanism.steps):
+            optimizer.zero_grad()
+            drawn = torch.rand(len(examples), generator=batches) < mechanism.rate
+            for rows in torch.split(drawn.nonzero().squeeze(1), PHYSICAL):
+                if len(rows):
+                    there = rows.to(device)
+                    chosen = Examples(examples.x[there], examples.y[there])
+                    clipper(model.module, chosen, objective, clip)
+            add_noise(model.gradient, mechanism.sigma * mechanism.clip, noises)
+            model.gradient.div_(expected)
+            shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
+            optimizer.step()
+    return Trained(loss=math.nan, steps=mechanism.steps)
+
+
+def add_noise(gradient: Tensor, deviation: float, generator: torch.Generator) -> None:
+    """Add Gaussian noise, in place."""
+    if deviation:
+        gradient.add_(torch.empty_like(gradient).normal_(0.0, deviation, generator=generator))
+
+
+def _clip(mechanism: Mechanism) -> Clip:
+    def flat(norms: Tensor) -> Tensor:
+        return _factors(mechanism.clip, norms.norm(dim=1, keepdim=True))
+
+    def each(norms: Tensor) -> Tensor:
+        return _factors(mechanism.clip / math.sqrt(norms.shape[1]), norms)
+
+    return each if mechanism.per_layer else flat
+
+
+def _factors(limit: float, norms: Tensor) -> Tensor:
+    """Return what shortens norms to a limit; a zero gradient stays zero."""
+    return torch.full_like(norms, limit).div_(norms.clamp_min(1e-12)).clamp_max_(1.0)
+
+
+def clipper_for(module: nn.Module, examples: Examples) -> Any:
+    """Return the faster way to clip that covers a module: ours, or else Opacus' hooks.
+
+    Raises
+    ------
+    FedproofError
+        If neither does.
+    """
+    reason = unsupported(module)
+    if reason:
+        raise FedproofError(f"privacy=record_dp does not fit this model: {reason}.")
+    try:
+        require_covered(module, examples)
+    except UncoveredError:
+        return add_clipped_by_opacus
+    return add_clipped
+
+
+def unsupported(module: nn.Module) -> str | None:
+    """Return why Opacus' validator refuses a module, or None."""
+    from opacus.validators import ModuleValidator
+
+    errors = ModuleValidator.validate(module, strict=False)
+    return str(errors[0]).splitlines()[0].rstrip(".") if errors else None
+
+
+def add_clipped_by_opacus(
+    module: nn.Module, examples: Examples, objective: Objective, clip: Clip
+) -> tuple[Tensor, Tensor]:
+    """Do what `ghost.add_clipped` does, for layers of any kind that Opacus knows."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    with _grad_samples(module, parameters) as wrapped:
+        losses = objective.loss(wrapped(examples.x), examples.y)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        samples = [_joined(p.grad_sample) for p in parameters]  # type: ignore[attr-defined]
+    norms = torch.stack([sample.flatten(1).norm(dim=1) for sample in samples], 1)
+    factors = clip(norms).expand(-1, len(parameters))
+    for parameter, sample, factor in zip(parameters, samples, factors.unbind(1), strict=True):
+        assert parameter.grad is not None
+        parameter.grad.view(-1).addmv_(sample.flatten(1).t(), factor)
+    return losses.detach(), norms
+
+
+@contextmanager
+def _grad_samples(module: nn.Module, parameters: list[nn.Parameter]) -> Iterator[nn.Module]:
+    """Yield a module whose backward pass keeps each example's gradient, and no sum of them."""
+    from opacus import GradSampleModule
+
+    kept = [p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    wrapped = GradSampleModule(module, loss_reduction="sum")
+    try:
+        yield wrapped
+    finally:
+        wrapped.to_standard_module()
+        for parameter, grad in zip(parameters, kept, strict=True):
+            parameter.grad = grad
+
+
+def _joined(sample: Tensor | list[Tensor]) -> Tensor:
+    return (torch.stack(sample).sum(0) if isinstance(sample, list) else sample).detach()

@@ -1,0 +1,290 @@
+"""Clipped gradients without every example's own: book-keeping ghost clipping.
+
+One backward pass yields the gradients of the layers' outputs. From them and the layers' inputs
+follow the norm of every example's gradient (Goodfellow 2015; Li et al. 2022) and then the sum of
+the clipped gradients (Bu et al. 2023, "book-keeping"). Where the gradient of one example is smaller
+than what its norm takes without it, it is made after all (Bu et al. 2022, "mixed ghost clipping").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from task.base import Examples
+from task.objectives import Objective
+
+Clip = Callable[[Tensor], Tensor]
+"""From each example's norms, shape (n, parameters), to factors: the same shape, or (n, 1)."""
+
+
+class UncoveredError(Exception):
+    """A module whose gradients must be clipped in another way."""
+
+
+def require_covered(module: nn.Module, examples: Examples) -> None:
+    """Check that a module's gradients can be clipped here.
+
+    Raises
+    ------
+    UncoveredError
+        With the reason, if a layer is of another kind, computes more than once, or shares its
+        parameters.
+    """
+    owners: Counter[int] = Counter()
+    for layer in module.modules():
+        own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+        if own and _kind(layer) is None:
+            raise UncoveredError(f"{type(layer).__name__} is of another kind")
+        owners.update(map(id, own))
+    if any(count > 1 for count in owners.values()):
+        raise UncoveredError("layers share parameters")
+    with _Calls(module) as calls:
+        module(examples.x[:1])
+    calls.check()
+
+
+def add_clipped(
+    module: nn.Module, examples: Examples, objective: Objective, clip: Clip
+) -> tuple[Tensor, Tensor]:
+    """Add the sum of the examples' clipped gradients to the parameters' ``grad``.
+
+    Parameters
+    ----------
+    module : nn.Module
+        One that `require_covered` lets pass, with a ``grad`` for every trainable parameter.
+    examples : Examples
+        At least one.
+    objective : Objective
+        What to learn.
+    clip : callable
+        What to multiply each example's gradient with.
+
+    Returns
+    -------
+    losses : Tensor, shape (n,)
+    norms : Tensor, shape (n, parameters)
+        Of each example's gradient before clipping.
+    """
+    with _Calls(module) as calls:
+        losses = objective.loss(module(examples.x), examples.y)
+    calls.check()
+    gradients = torch.autograd.grad(losses.sum(), [call.output for call in calls.made])
+    parts: list[_Part] = []
+    with torch.no_grad():
+        for call, gradient in zip(calls.made, gradients, strict=True):
+            parts += _kind_of(call.layer)(call.layer, call.input, gradient)
+        norms = torch.stack([part.squares for part in parts], 1).clamp_min_(0).sqrt_()
+        factors = clip(norms).expand(-1, len(parts))
+        for part, factor in zip(parts, factors.unbind(1), strict=True):
+            part.add(factor)
+    return losses.detach(), norms
+
+
+class _Part(Protocol):
+    """One parameter's gradients: each example's squared norm, and their weighted sum."""
+
+    squares: Tensor
+
+    def add(self, factor: Tensor) -> None: ...
+
+
+@dataclass
+class _Call:
+    layer: nn.Module
+    input: Tensor
+    output: Tensor
+    version: int
+
+
+class _Calls:
+    """Notes what the layers with parameters are given and return, inside."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._hooks = ExitStack()
+        self.made: list[_Call] = []
+
+    def __enter__(self) -> _Calls:
+        for layer in self._module.modules():
+            if any(p.requires_grad for p in layer.parameters(recurse=False)):
+                self._hooks.callback(layer.register_forward_hook(self._note).remove)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.close()
+
+    def _note(self, layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        self.made.append(_Call(layer, given[0].detach(), output, output._version))
+
+    def check(self) -> None:
+        """Refuse layers that computed twice, or whose output was changed in place."""
+        if len({id(call.layer) for call in self.made}) < len(self.made):
+            raise UncoveredError("a layer computes more than once")
+        if any(call.output._version != call.version for call in self.made):
+            raise UncoveredError("a layer's output is changed in place")
+
+
+class _Stored:
+    """A parameter with every example's gradient, shape (n, ...)."""
+
+    def __init__(self, parameter: Tensor, gradients: Tensor) -> None:
+        self._parameter = parameter
+        self._gradients = gradients.flatten(1)
+        self.squares = self._gradients.square().sum(1)
+
+    def add(self, factor: Tensor) -> None:
+        _grad(self._parameter).view(-1).addmv_(self._gradients.t(), factor)
+
+
+class _Product:
+    """The weight of a matrix product at several places of each example, none of them stored.
+
+    Parameters
+    ----------
+    weight : Tensor
+        As many values as outputs × inputs.
+    inputs, gradients : Tensor, shapes (n, places, inputs) and (n, places, outputs)
+        Of the layer, and of its output.
+    """
+
+    def __init__(self, weight: Tensor, inputs: Tensor, gradients: Tensor) -> None:
+        self._weight, self._inputs, self._gradients = weight, inputs, gradients
+        if inputs.shape[1] == 1:
+            self.squares = inputs.square().sum((1, 2)) * gradients.square().sum((1, 2))
+        else:
+            left, right = inputs @ inputs.mT, gradients @ gradients.mT
+            self.squares = (left * right).sum((1, 2))
+
+    def add(self, factor: Tensor) -> None:
+        weighted = (self._gradients * factor.view(-1, 1, 1)).flatten(0, 1)
+        grad = _grad(self._weight).view(weighted.shape[1], -1)
+        grad.addmm_(weighted.t(), self._inputs.flatten(0, 1))
+
+
+def _product(weight: Tensor, inputs: Tensor, gradients: Tensor) -> _Part:
+    places = inputs.shape[1]
+    if places > 1 and weight.numel() <= places * places:
+        return _Stored(weight, gradients.mT @ inputs)
+    return _Product(weight, inputs, gradients)
+
+
+def _linear(layer: nn.Module, given: Tensor, gradient: Tensor) -> Iterator[_Part]:
+    assert isinstance(layer, nn.Linear)
+    inputs = given.reshape(len(given), -1, given.shape[-1])
+    gradients = gradient.reshape(len(given), -1, gradient.shape[-1])
+    yield from _affine(layer, inputs, gradients)
+
+
+def _convolution(layer: nn.Module, given: Tensor, gradient: Tensor) -> Iterator[_Part]:
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
+    images = given.unsqueeze(2) if isinstance(layer, nn.Conv1d) else given
+    kernel, dilation, stride = (
+        _sides(values, 1) for values in (layer.kernel_size, layer.dilation, layer.stride)
+    )
+    if isinstance(layer.padding, str):
+        # "same" may need one place more on the right than on the left.
+        same = layer.padding == "same"
+        total = [d * (k - 1) * same for k, d in zip(kernel, dilation, strict=True)]
+        left = [pad // 2 for pad in total]
+        images = functional.pad(
+            images, (left[1], total[1] - left[1], left[0], total[0] - left[0])
+        )  # fmt: skip
+        padding = (0, 0)
+    else:
+        padding = _sides(layer.padding, 0)
+    patches = functional.unfold(images, kernel, dilation, padding, stride)
+    yield from _affine(layer, patches.mT, gradient.flatten(2).mT)
+
+
+def _sides(values: Any, first: int) -> tuple[int, int]:
+    """Return a convolution's setting for height and width; a series is an image of one row."""
+    return (first, values[0]) if len(values) == 1 else values
+
+
+def _affine(layer: Any, inputs: Tensor, gradients: Tensor) -> Iterator[_Part]:
+    if layer.weight.requires_grad:
+        yield _product(layer.weight, inputs, gradients)
+    if layer.bias is not None and layer.bias.requires_grad:
+        yield _Stored(layer.bias, gradients.sum(1))
+
+
+def _group_norm(layer: nn.Module, given: Tensor, gradient: Tensor) -> Iterator[_Part]:
+    assert isinstance(layer, nn.GroupNorm)
+    normed = functional.group_norm(given, layer.num_groups, eps=layer.eps)
+    yield from _scaled(layer, (gradient * normed).flatten(2).sum(2), gradient.flatten(2).sum(2))
+
+
+def _layer_norm(layer: nn.Module, given: Tensor, gradient: Tensor) -> Iterator[_Part]:
+    assert isinstance(layer, nn.LayerNorm)
+    normed = functional.layer_norm(given, layer.normalized_shape, eps=layer.eps)
+    shape = (len(given), -1, *layer.normalized_shape)
+    scales, shifts = (v.reshape(shape).sum(1) for v in (gradient * normed, gradient))
+    yield from _scaled(layer, scales, shifts)
+
+
+def _scaled(layer: Any, scales: Tensor, shifts: Tensor) -> Iterator[_Part]:
+    if layer.weight.requires_grad:
+        yield _Stored(layer.weight, scales)
+    if layer.bias is not None and layer.bias.requires_grad:
+        yield _Stored(layer.bias, shifts)
+
+
+class _Embedded:
+    """Rows of an embedding that each example looked up, shape (n, places), none of them stored."""
+
+    def __init__(self, layer: nn.Embedding, symbols: Tensor, gradients: Tensor) -> None:
+        self._layer, self._symbols = layer, symbols
+        if layer.padding_idx is not None:
+            gradients = gradients * (symbols != layer.padding_idx).unsqueeze(2)
+        self._gradients = gradients
+        same = symbols.unsqueeze(1) == symbols.unsqueeze(2)
+        self.squares = ((gradients @ gradients.mT) * same).sum((1, 2))
+
+    def add(self, factor: Tensor) -> None:
+        weighted = (self._gradients * factor.view(-1, 1, 1)).flatten(0, 1)
+        _grad(self._layer.weight).index_add_(0, self._symbols.flatten(), weighted)
+
+
+def _embedding(layer: nn.Module, given: Tensor, gradient: Tensor) -> Iterator[_Part]:
+    assert isinstance(layer, nn.Embedding)
+    symbols = given.reshape(len(given), -1)
+    yield _Embedded(layer, symbols, gradient.reshape(*symbols.shape, -1))
+
+
+_Kind = Callable[[nn.Module, Tensor, Tensor], Iterator[_Part]]
+_KINDS: Sequence[tuple[type[nn.Module], _Kind]] = (
+    (nn.Linear, _linear),
+    (nn.Conv1d, _convolution),
+    (nn.Conv2d, _convolution),
+    (nn.GroupNorm, _group_norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.Embedding, _embedding),
+)
+
+
+def _kind(layer: nn.Module) -> _Kind | None:
+    if isinstance(layer, nn.Conv1d | nn.Conv2d) and (
+        layer.groups > 1 or layer.padding_mode != "zeros"
+    ):
+        return None
+    if isinstance(layer, nn.Embedding) and (layer.max_norm or layer.scale_grad_by_freq):
+        return None
+    return next((kind for type_, kind in _KINDS if isinstance(layer, type_)), None)
+
+
+def _kind_of(layer: nn.Module) -> _Kind:
+    kind = _kind(layer)
+    assert kind is not None
+    return kind
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    return cast(Tensor, parameter.grad)

@@ -1,0 +1,9 @@
+"""No privacy mechanism."""
+
+from __future__ import annotations
+
+from conf.schema import Settings
+
+
+def build(settings: Settings) -> None:
+    """Return nothing: there is no mechanism."""

@@ -1,0 +1,112 @@
+"""Which mechanism a run has, and what a silo's own policy says to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from conf.errors import FedproofError
+from conf.schema import Settings
+from task.privacy.accounting import epsilon
+from task.privacy.ledger import Entry
+from task.privacy.record_dp import RecordDP
+from task.registry import find
+
+
+def mechanism_of(settings: Settings) -> RecordDP | None:
+    """Return the mechanism that the settings name, or None if they name none.
+
+    Raises
+    ------
+    FedproofError
+        If its settings are wrong.
+    """
+    built = find("task.privacy", settings.privacy.name).build(settings)
+    assert built is None or isinstance(built, RecordDP)
+    return built
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the operator of a silo demands, whatever the run says (``--node-config``).
+
+    Attributes
+    ----------
+    privacy : str or None
+        The one ``privacy=`` that runs must have.
+    max_epsilon : float
+        What the ledger may not pass.
+    delta : float or None
+        At which that is measured; None: the run's.
+    """
+
+    privacy: str | None = None
+    max_epsilon: float = float("inf")
+    delta: float | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """Read ``privacy``, ``max-epsilon`` and ``delta`` from a node config.
+
+        Raises
+        ------
+        FedproofError
+            If a number is none, or none that can be kept to.
+        """
+        privacy = None if "privacy" not in config else str(config["privacy"])
+        numbers = {}
+        for key, below in (("max-epsilon", float("inf")), ("delta", 1.0)):
+            if key in config:
+                numbers[key] = _number(config[key], key, below)
+        most = numbers.get("max-epsilon", float("inf"))
+        return cls(privacy, most, numbers.get("delta"))
+
+    def require(self, settings: Settings) -> None:
+        """Refuse a run without the mechanism that is demanded.
+
+        Raises
+        ------
+        FedproofError
+            Then.
+        """
+        if self.privacy is not None and settings.privacy.name != self.privacy:
+            raise FedproofError(
+                f"this node's policy demands privacy={self.privacy}, the run has "
+                f"privacy={settings.privacy.name}: nothing is sent."
+            )
+        if self.max_epsilon < float("inf") and settings.privacy.name == "none":
+            raise FedproofError(
+                f"this node's policy allows max-epsilon={self.max_epsilon:g}, the run has no "
+                "privacy: nothing is sent."
+            )
+
+    def check(self, entries: Sequence[Entry], mechanism: RecordDP, client: str) -> float:
+        """Return what a ledger's entries cost together, if that is allowed.
+
+        Raises
+        ------
+        FedproofError
+            If it is more than the silo's policy, or the run's ``max_epsilon``.
+        """
+        delta = self.delta or mechanism.delta
+        most = min(self.max_epsilon, mechanism.max_epsilon)
+        spends = [entry.spend for entry in entries if entry.unit == mechanism.unit]
+        cost = epsilon(spends, delta)
+        if cost > most:
+            raise FedproofError(
+                f"client '{client}' has reached its budget: one more round would cost "
+                f"ε = {cost:.3f} in all, max_epsilon is {most:g} (δ = {delta:g})."
+            )
+        return cost
+
+
+def _number(value: Any, key: str, below: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 < number < below:
+        limits = "positive" if below == float("inf") else f"between 0 and {below:g}"
+        raise FedproofError(f"--node-config {key}={value} must be {limits}.")
+    return number

@@ -1,0 +1,47 @@
+import pytest
+
+from conf.errors import FedproofError
+from server_app import show_ledger
+from task.privacy.accounting import Spend, epsilon
+from task.privacy.ledger import Entry, Ledger
+from tests.flower import fedproof
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path / "va.jsonl")
+    for number in (1, 2):
+        facts = {"run": "abc", "round": number, "rows": 80, "time": 0}
+        ledger.spend(Entry("record", Spend(1.0, 0.2, 5), facts), lambda _: None)
+    return ledger
+
+
+def test_entries_and_their_cost_so_far(ledger, capsys):
+    show_ledger.main([str(ledger.path)])
+    shown = capsys.readouterr().out
+    for number in (1, 2):
+        assert f"{epsilon([Spend(1.0, 0.2, 5)] * number, 1e-5):.4f}" in shown
+    assert "2 entries, chain verified · δ = 1e-05" in shown
+
+
+def test_a_torn_line_is_shown_and_cut_off(ledger, capsys):
+    with ledger.path.open("ab") as file:
+        file.write(b"{torn")
+    with pytest.raises(FedproofError, match="--repair"):
+        show_ledger.main([str(ledger.path)])
+    show_ledger.main([str(ledger.path), "--repair"])
+    assert "5 bytes of a torn line were cut off" in capsys.readouterr().out
+
+
+def test_bad_input(ledger, tmp_path):
+    with pytest.raises(FedproofError, match="is no ledger"):
+        show_ledger.main([str(tmp_path / "none")])
+    with pytest.raises(FedproofError, match="--delta=2 must lie"):
+        show_ledger.main([str(ledger.path), "--delta=2"])
+
+
+def test_the_command_refuses_an_edited_ledger(ledger):
+    ledger.path.write_bytes(ledger.path.read_bytes().replace(b'"sigma": 1.0', b'"sigma": 5.0'))
+    done = fedproof("ledger", str(ledger.path))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "fedproof: the privacy ledger was edited (line 1 is not what was written)" in done.stderr
