@@ -1,4 +1,4 @@
-"""What one `fedproof` run does: train on an engine, evaluate a model, or show a partition."""
+"""What one `fedproof` run does: train on an engine, evaluate a model, show a partition or plan."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def execute(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None
     """
     if settings.partition.show:
         _show_partition(settings, run_dir)
+    elif settings.privacy.options.get("plan"):
+        from server_app.privacy_plan import show_plan
+
+        show_plan(settings)
     elif settings.evaluate:
         from server_app.evaluate_model import evaluate_saved
 
