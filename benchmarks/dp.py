@@ -39,6 +39,7 @@ def run(contender: str, workload: str, steps: int) -> None:
 
     Prints seconds per step, and by how much memory grew beyond what libraries and data take.
     """
+    import opacus.validators  # noqa: F401
     import torch
 
     from benchmarks.simulation.work import build

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from flwr.app import ConfigRecord
 
+from conf.errors import FedproofError
 from conf.schema import Settings
+from task.privacy.client_dp import ClientDP, ClippedUpdate
 from task.privacy.dpsgd import Mechanism
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.policy import Policy, mechanism_of
+from task.privacy.record_dp import RecordDP
+
+ClientMechanism = Mechanism | ClippedUpdate
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Which round a client is asked for.
+
+    Attributes
+    ----------
+    run : str
+        What was started once, however often it was resumed.
+    segment : str
+        Since it was last resumed.
+    start : int
+        Rounds that were done before that.
+    number : int
+        Of the round.
+    """
+
+    run: str
+    segment: str
+    start: int
+    number: int
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any], number: int) -> Self:
+        """Read a message's header."""
+        lineage = header["lineage"]
+        return cls(str(lineage[0][0]), str(lineage[-1][0]), int(lineage[-1][1]), number)
 
 
 class Guard:
@@ -41,7 +76,7 @@ class Guard:
         self._ledgers = ledgers
         self.privacy = mechanism_of(settings)
 
-    def mechanism(self, client: str, rows: int) -> Mechanism | None:
+    def mechanism(self, client: str, rows: int, moment: Moment) -> ClientMechanism | None:
         """Return how a client must train; None if as it likes.
 
         Raises
@@ -49,14 +84,42 @@ class Guard:
         FedproofError
             If its budget does not allow another round, or its settings do not fit.
         """
-        if self.privacy is None:
+        privacy = self.privacy
+        if privacy is None:
             return None
-        mechanism = self.privacy.mechanism(client, rows)
-        planned = Entry(self.privacy.unit, mechanism.spend, {})
-        self._policy.check([*self._ledger(client).entries(), planned], self.privacy, client)
+        entries = self._ledger(client).entries()
+        mechanism: ClientMechanism = privacy.mechanism(client, rows)
+        if isinstance(privacy, ClientDP) and isinstance(mechanism, ClippedUpdate):
+            _require_separation(privacy, entries, moment, client)
+            mechanism = replace(mechanism, rounds=_due(privacy, entries, moment))
+        planned = Entry(privacy.unit, mechanism.spend, {})
+        self._policy.check([*entries, planned], privacy, client)
         return mechanism
 
-    def release(self, client: str, mechanism: Mechanism, facts: dict[str, Any]) -> ConfigRecord:
+    @property
+    def remembers(self) -> bool:
+        """Whether a client's mechanism goes on where it ended the last time."""
+        return isinstance(self.privacy, RecordDP) and self.privacy.adapts
+
+    def adapted(self, mechanism: ClippedUpdate, clip: float) -> ClippedUpdate:
+        """Return a mechanism with the clip that the server tells, if the settings adapt it.
+
+        Raises
+        ------
+        FedproofError
+            If it tells another one and must not, or none that can be.
+        """
+        adapts = isinstance(self.privacy, ClientDP) and self.privacy.adapts
+        if not 0 < clip < math.inf or (clip != mechanism.clip and not adapts):
+            raise FedproofError(
+                f"the server asks for clip={clip:g}, the run's settings for {mechanism.clip:g}: "
+                "nothing is sent."
+            )
+        return replace(mechanism, clip=clip)
+
+    def release(
+        self, client: str, mechanism: ClientMechanism, moment: Moment, rows: int
+    ) -> ConfigRecord:
         """Write down what is about to leave; return what the server is told of it.
 
         Raises
@@ -73,7 +136,14 @@ class Guard:
             nonlocal cost
             cost = self._policy.check(entries, privacy, client)
 
-        facts = facts | {"clip": mechanism.clip, "time": round(time.time())}
+        facts = {
+            "run": moment.run,
+            "segment": moment.segment,
+            "round": moment.number,
+            "rows": rows,
+            "clip": mechanism.clip,
+            "time": round(time.time()),
+        }
         self._ledger(client).spend(Entry(privacy.unit, spend, facts), allows)
         return ConfigRecord(
             {
@@ -92,3 +162,27 @@ class Guard:
         name = re.sub(r"[^0-9A-Za-z_-]", "_", client)[:40]
         digest = hashlib.sha256(client.encode()).hexdigest()[:12]
         return Ledger(self._ledgers / f"{name}-{digest}.jsonl")
+
+
+def _due(privacy: ClientDP, entries: Sequence[Entry], moment: Moment) -> int:
+    """Return the rounds that a client has to account for when it takes part.
+
+    Where cohorts are secret, a client shares the cost of every round, also of those in which it
+    was not drawn: what it did not write down yet falls due.
+    """
+    if not privacy.sampled:
+        return 1
+    written = (e.facts["round"] for e in entries if e.facts.get("segment") == moment.segment)
+    return max(1, moment.number - max(written, default=moment.start))
+
+
+def _require_separation(
+    privacy: ClientDP, entries: Sequence[Entry], moment: Moment, client: str
+) -> None:
+    for entry in entries:
+        same = entry.facts.get("run") == moment.run and privacy.separation > 1
+        if same and abs(moment.number - int(entry.facts["round"])) < privacy.separation:
+            raise FedproofError(
+                f"client '{client}' took part in round {entry.facts['round']}, less than "
+                f"privacy.separation={privacy.separation} rounds from this one."
+            )

@@ -119,7 +119,7 @@ def node_of(context: Context) -> Node:
     Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
     silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node);
     ``state`` and ``ledger`` (where its clients keep what they keep, and their privacy ledgers);
-    ``privacy``, ``max-epsilon`` and ``delta`` (`Policy`).
+    ``privacy``, ``placement``, ``max-epsilon`` and ``delta`` (`Policy`).
     """
     config = context.node_config
     places = tuple(

@@ -27,7 +27,7 @@ def execute(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None
     if settings.partition.show:
         _show_partition(settings, run_dir)
     elif settings.privacy.options.get("plan"):
-        from server_app.privacy_plan import show_plan
+        from server_app.privacy.plan import show_plan
 
         show_plan(settings)
     elif settings.evaluate:

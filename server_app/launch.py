@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _show_ledger(arguments: Sequence[str]) -> None:
-    from server_app import show_ledger
+    from server_app.privacy import show_ledger
 
     try:
         show_ledger.main(arguments)

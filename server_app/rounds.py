@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
 from server_app.federation.validation import reasons
-from server_app.privacy import Account
+from server_app.privacy.curator import account_of
 from server_app.profile import EXCHANGE, Profile
 from server_app.selection import Selection
 from server_app.training import Training
@@ -57,7 +59,7 @@ class RoundLoop:
         self.digests = {"config": config_digest(settings), "code": code_digest()}
         self.roster = Roster(settings.federation, self.digests)
         self.selection = Selection(settings)
-        self.account = Account(settings)
+        self.account = account_of(settings, recorder.directory, sum_suffices=sum_suffices)
         self.done = 0
         self.seconds = 0.0
         self._physical = grid
@@ -79,6 +81,7 @@ class RoundLoop:
         arrays = self._resume() if self.settings.resume else None
         if self._shared is None:
             self._shared = self._agree()
+        self.account.begin(self._lineage[0][0], self.roster)
         self.objective: Objective = self.task.objective(self._shared)
         if self._stack is None:
             rows = [self.roster.members[client].train for client in self.roster.trainable]
@@ -91,11 +94,19 @@ class RoundLoop:
             model = build_model(self.settings, self.task.spec(self._shared))
             arrays = checkpoint.to_arrays({k: v.numpy() for k, v in model.state_dict().items()})
         self.recorder.start(self._start_facts(arrays), keep_rounds=self.done)
-        while self.done < self.settings.rounds and not self.selection.stopped:
+        while self.done < self.settings.rounds and not self._stopped:
             arrays = self._round(self.done + 1, arrays)
+        if not self.done:
+            raise FedproofError(
+                "privacy.max_epsilon allows no round at all: raise it, or the noise."
+            )
         chosen = self.selection.choose(arrays)
         self.recorder.finish(chosen, self._summary_facts())
         return chosen
+
+    @property
+    def _stopped(self) -> bool:
+        return self.selection.stopped or self.account.exhausted
 
     def _round(self, number: int, arrays: ArrayRecord) -> ArrayRecord:
         started, down, up = time.monotonic(), self.grid.bytes_down, self.grid.bytes_up
@@ -104,7 +115,11 @@ class RoundLoop:
         with self._clock.stage("sampling"):
             self.roster.refresh(self._physical)
         arrays, line = self._train(number, arrays)
-        if number % self.settings.evaluate_every == 0 or number == self.settings.rounds:
+        if self.account.secret:
+            # Bytes tell how many were drawn: what is counted is the evaluation.
+            down, up = self.grid.bytes_down, self.grid.bytes_up
+        last = number == self.settings.rounds or self.account.exhausted
+        if number % self.settings.evaluate_every == 0 or last:
             line |= self._evaluate(number, arrays)
             self.selection.update(number, line["held_out"], arrays)
         elapsed = time.monotonic() - started
@@ -117,8 +132,7 @@ class RoundLoop:
         }
         self.done = number
         self.recorder.round({"round": number, **line})
-        last = number == self.settings.rounds or self.selection.stopped
-        if number % self.settings.checkpoint_every == 0 or last:
+        if number % self.settings.checkpoint_every == 0 or last or self._stopped:
             self._checkpoint(arrays)
         return arrays
 
@@ -127,7 +141,9 @@ class RoundLoop:
         federation = self.settings.federation
         for attempt in range(federation.retries + 1):
             with self._clock.stage("sampling"):
-                self.grid.cohort = self._sample("train", number, federation.fraction, attempt)
+                self.grid.cohort = self.account.cohort(
+                    self.roster.trainable, partial(self._draw, ("train", number, attempt))
+                )
             self.grid.header["checkpointed"] = self._checkpointed
             training = Training(
                 self.grid, self.roster, self._clock, self.account, sum_suffices=self.sum_suffices
@@ -135,7 +151,7 @@ class RoundLoop:
             replies, answered, failed = training.run(
                 self.strategy, number, arrays, federation.timeout
             )
-            if len(answered) >= federation.min_clients:
+            if len(answered) >= self._least():
                 break
         else:
             raise FedproofError(
@@ -143,13 +159,7 @@ class RoundLoop:
                 f"gave a valid answer, federation.min_clients={federation.min_clients} are needed "
                 f"({reasons(failed)}); resume the run when the cause is mended."
             )
-        line = {
-            "sampled": list(self.grid.cohort),
-            "answered": answered,
-            "failed": failed,
-            "attempts": attempt + 1,
-            **training.privacy,
-        }
+        line = training.line(number, answered, failed, attempt + 1)
         with self._clock.stage("aggregation"):
             updated, metrics = self.strategy.aggregate_train(number, replies)
         if updated is None:
@@ -162,9 +172,10 @@ class RoundLoop:
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""
         federation = self.settings.federation
-        self.grid.cohort = self._sample("evaluate", number, federation.fraction_evaluate)
-        if not self.grid.cohort:
+        if not self.roster.testable:
             raise FedproofError("no client has held-out rows: raise task.test_fraction.")
+        clients, fraction = self.roster.testable, federation.fraction_evaluate
+        self.grid.cohort = self._draw(("evaluate", number), clients, fraction)
         evaluation = Evaluation(self.objective, self.grid, self.roster)
         with self._clock.stage(EXCHANGE):
             line = evaluation.run(self.strategy, number, arrays, federation.timeout)
@@ -172,12 +183,16 @@ class RoundLoop:
             self.recorder.clients(evaluation.rows)
         return line
 
-    def _sample(self, purpose: str, number: int, fraction: float, *labels: int) -> list[str]:
-        roster = self.roster
-        clients = roster.trainable if purpose == "train" else roster.testable
-        if not clients:
-            return []
-        return sample(clients, fraction, self.settings.seed, purpose, number, *labels)
+    def _least(self) -> int:
+        """Return how many valid answers this round needs; nobody drawn is no failure."""
+        if self.account.secret:
+            return min(1, len(self.grid.cohort))
+        return self.settings.federation.min_clients
+
+    def _draw(
+        self, labels: tuple[str | int, ...], clients: Sequence[str], fraction: float
+    ) -> list[str]:
+        return sample(clients, fraction, self.settings.seed, *labels)
 
     def _finite(self, number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
         """Return the new model in the old one's key order and types; refuse NaN and infinity."""
@@ -213,6 +228,7 @@ class RoundLoop:
             "seconds": self.seconds,
         }
         parts = {"model": checkpoint.to_tensors(arrays), "strategy": tensors}
+        parts["noise"] = self.account.tensors()
         if self.selection.best is not None:
             parts["best"] = checkpoint.to_tensors(self.selection.best)
         merged: checkpoint.Tensors = {}
@@ -239,7 +255,7 @@ class RoundLoop:
             self.strategy, checkpoint.under("strategy", tensors), facts["strategy"]
         )
         self.recorder.resume(facts["totals"])
-        self.account.restore(facts["privacy"])
+        self.account.restore(facts["privacy"], checkpoint.under("noise", tensors))
 
         def model(prefix: str) -> ArrayRecord | None:
             part = checkpoint.under(prefix, tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,19 @@ from flwr.serverapp.strategy import Strategy
 from server_app.federation.grid import ClientGrid
 from server_app.federation.reduction import Reduction
 from server_app.federation.roster import Roster
-from server_app.federation.validation import Reference, check_metrics, same_metrics, sift
-from server_app.privacy import Account
+from server_app.federation.validation import (
+    Reference,
+    check_metrics,
+    reasons,
+    same_metrics,
+    sift,
+)
+from server_app.privacy.account import Account
 from server_app.profile import EXCHANGE
 from task.arrays import record_of
 from task.profiling import Stopwatch
+
+log = logging.getLogger("flwr")
 
 
 class Training:
@@ -60,11 +69,9 @@ class Training:
         self, strategy: Strategy, number: int, arrays: ArrayRecord, timeout: float
     ) -> tuple[list[Message], list[str], dict[str, str]]:
         """Let the cohort train; return what to aggregate, who answered, and why others failed."""
-        config = ConfigRecord({"server-round": number})
-        # A copy, because some strategies consume the record that they are given.
-        told = record_of(arrays)
+        config = ConfigRecord({"server-round": number, **self._account.told()})
         with self._clock.stage("configuration"):
-            messages = list(strategy.configure_train(number, told, config, self._grid))
+            asked, messages = self._configure(strategy, number, arrays, config)
             reduction = self._reduction(arrays)
         unit = None if reduction is None else reduction.unit
         with self._clock.stage(EXCHANGE):
@@ -76,19 +83,52 @@ class Training:
                 totals = reduction.usable(totals, failed)
                 valid = [reply for reply in valid if self._grid.name(reply) not in failed]
             answered = [self._grid.name(reply) for reply in valid]
-            self.privacy = self._account.add(zip(answered, valid, strict=True))
-            valid = same_metrics(valid)
+        complete = len(answered) >= (min(1, len(messages)) if self._account.secret else 1)
         with self._clock.stage("aggregation"):
-            if reduction is not None and valid:
-                valid = [reduction.combine(messages[0], valid, totals)]
+            told = list(zip(answered, valid, strict=True))
+            valid = same_metrics(valid)
+            if reduction is not None and complete:
+                valid = [reduction.combine(asked, valid, totals)]
+            self.privacy = self._account.add(told)
         return valid, answered, failed
+
+    def line(
+        self, number: int, answered: list[str], failed: dict[str, str], attempts: int
+    ) -> dict[str, Any]:
+        """Return a line's part on who was asked; why clients failed is logged if that is secret."""
+        if self._account.secret:
+            if failed:
+                log.warning("round %d: %s", number, reasons(failed))
+            return {"sampled": [], "answered": [], "failed": {}, "secret": True, **self.privacy}
+        return {
+            "sampled": list(self._grid.cohort),
+            "answered": answered,
+            "failed": failed,
+            "attempts": attempts,
+            **self.privacy,
+        }
+
+    def _configure(
+        self, strategy: Strategy, number: int, arrays: ArrayRecord, config: ConfigRecord
+    ) -> tuple[Message, list[Message]]:
+        """Return a message like those that clients are sent, and the cohort's messages.
+
+        A cohort that was drawn may be empty; strategies know none, and are shown somebody.
+        """
+        cohort = self._grid.cohort
+        self._grid.cohort = cohort or self._roster.trainable[:1]
+        # A copy, because some strategies consume the record that they are given.
+        messages = list(strategy.configure_train(number, record_of(arrays), config, self._grid))
+        self._grid.cohort = cohort
+        return messages[0], messages if cohort else []
 
     def _reduction(self, arrays: ArrayRecord) -> Reduction | None:
         """Return where to add up the cohort's models, if the strategy needs no more."""
         if not self._sum_suffices:
             return None
         members = self._roster.members
-        return Reduction(arrays, sum(members[client].train for client in self._grid.cohort))
+        rows = sum(members[client].train for client in self._grid.cohort)
+        return self._account.reduction(arrays, rows)
 
     def _checker(self, arrays: ArrayRecord) -> Callable[[str, Message], None]:
         reference = Reference(arrays)

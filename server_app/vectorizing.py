@@ -18,6 +18,8 @@ from task.device import CPU, device_of
 from task.flat import FlatModel, build_model
 from task.kernels import accelerate
 from task.objectives import MultiClass
+from task.privacy.policy import mechanism_of
+from task.privacy.record_dp import RecordDP
 from task.stacked import dense_layers, obstacle, stack_size, train_stacked
 from task.training import train
 
@@ -56,7 +58,7 @@ def choose_stack(
         return 1
     module = build_model(settings, task.spec(shared))
     reason = obstacle(module, settings.train)
-    if settings.privacy.name != "none":
+    if isinstance(mechanism_of(settings), RecordDP):
         reason = f"privacy={settings.privacy.name} looks at each example"
     # Of this machine: simulations have their workers here, and SuperNodes are not stacked.
     device = device_of(settings.train.device)

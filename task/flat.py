@@ -6,6 +6,7 @@ however many layers there are; the module's parameters are views into it.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -86,13 +87,22 @@ class FlatModel:
         return {key: value.detach().clone() for key, value in self.module.state_dict().items()}
 
     def state_of(self, values: Tensor) -> dict[str, Tensor]:
-        """Return a copy of the state dict with `values`, which are then the model's own.
+        """Return `values`, in the order of `values()`, as a state dict of copies."""
+        state = self.module.state_dict()
+        parts = torch.split(values.detach(), [value.numel() for value in state.values()])
+        return {
+            key: part.view_as(value).to(value.dtype, copy=True)
+            for (key, value), part in zip(state.items(), parts, strict=True)
+        }
 
-        Where the state holds more than trainable parameters, they are so already.
-        """
-        if self._is_state and values.data_ptr() != self.vector.data_ptr():
-            self.vector.data.copy_(values)
-        return self.state()
+    @cached_property
+    def trainable(self) -> Tensor:
+        """1 for each of `values()` that is a trainable parameter, and 0 for the others."""
+        names = {name for name, p in self.module.named_parameters() if p.requires_grad}
+        state = self.module.state_dict()
+        return flatten(
+            {k: torch.full_like(v, k in names, dtype=torch.float32) for k, v in state.items()}
+        )
 
 
 def build_model(settings: Settings, spec: ModelSpec) -> nn.Module:

@@ -20,7 +20,14 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from server_app.evidence.events import Event
-from server_app.evidence.tables import client_table, human_bytes, profile_table, result_table
+from server_app.evidence.tables import (
+    budget_table,
+    budget_text,
+    client_table,
+    human_bytes,
+    profile_table,
+    result_table,
+)
 
 PERIOD = 2.0
 """Seconds between lines where there is no terminal to draw a bar on."""
@@ -107,18 +114,25 @@ class Progress:
 
     def _describe(self, line: Mapping[str, Any]) -> str:
         parts = [f"{len(line['answered'])}/{len(line['sampled'])} clients"]
+        if line.get("secret"):
+            parts = ["secret cohort"]
         if "loss" in line["train"]:
             parts.append(f"loss {line['train']['loss']:.4f}")
         value = line.get("held_out", {}).get(self._metric)
         if value is not None:
             parts.append(f"{self._metric} {value:.4f}")
         if privacy := line.get("privacy"):
-            parts.append(f"ε {privacy['epsilon_most']:.2f}")
+            parts.append(budget_text(privacy))
         return " · ".join([*parts, human_bytes(self._bytes)])
 
     def _summary(self, summary: Mapping[str, Any]) -> None:
         self._bar.stop()
-        for table in (client_table(self._run_dir, summary), profile_table(self._run_dir)):
+        tables = (
+            client_table(self._run_dir, summary),
+            budget_table(summary.get("privacy")),
+            profile_table(self._run_dir),
+        )
+        for table in tables:
             if table is not None:
                 self._console.print(table)
         self._console.print(result_table(summary))

@@ -12,6 +12,8 @@ from server_app.evidence import files
 
 MOST_CLIENTS = 40
 """Clients in a table; of more, the best and the worst are shown."""
+_BAR = 10
+"""Characters of a budget's bar."""
 
 
 def human_bytes(count: float) -> str:
@@ -21,6 +23,35 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def budget_text(privacy: Mapping[str, Any]) -> str:
+    """Return the ε of whoever spent most, with a bar where there is a limit.
+
+    The limit counts all that is in the ledgers, other runs included.
+    """
+    limit = privacy.get("max_epsilon")
+    if limit is None:
+        return f"ε {privacy['epsilon_most']:.2f}"
+    spent = max(privacy["ledger_epsilon"].values(), default=0.0)
+    full = min(_BAR, round(_BAR * spent / limit))
+    return f"ε {spent:.2f} {'█' * full}{'░' * (_BAR - full)} {limit:g}"
+
+
+def budget_table(privacy: Mapping[str, Any] | None) -> Table | None:
+    """Return every client's ε, those who spent most first."""
+    if privacy is None:
+        return None
+    spent = sorted(privacy["epsilon"].items(), key=lambda item: (-item[1], item[0]))
+    left = len(spent) - MOST_CLIENTS
+    caption = f"{left} clients spent less" if left > 0 else None
+    table = Table("client", "ε of this run", "ε of its ledger", caption=caption)
+    for client, cost in spent[:MOST_CLIENTS]:
+        total = privacy["ledger_epsilon"].get(client)
+        mine = {**privacy, "ledger_epsilon": {client: total}, "epsilon_most": total}
+        text = "–" if total is None else budget_text(mine)
+        table.add_row(client, f"{cost:.3f}", text.removeprefix("ε "))
+    return table
 
 
 def result_table(summary: Mapping[str, Any]) -> Table:

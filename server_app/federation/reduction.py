@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from torch import Tensor
 
@@ -72,21 +72,25 @@ class Reduction:
         self, asked: Message, valid: Sequence[Message], totals: Sequence[NodeTotal]
     ) -> Message:
         """Return one answer: the weighted mean of all models and metrics, and the whole weight."""
+        weight = sum(_weight(reply.content) for reply in valid)
+        mean = self._sum(valid, totals).total / weight
+        metrics = aggregate_metricrecords([reply.content for reply in valid], WEIGHT)
+        metrics[WEIGHT] = weight
+        told = RecordDict({"arrays": self._arrays(mean), "metrics": metrics})
+        return Message(told, reply_to=asked)
+
+    def _sum(self, valid: Sequence[Message], totals: Sequence[NodeTotal]) -> WeightedSum:
         total = WeightedSum(self._size, self.unit)
         for node in totals:
             total.merge(values_of(node.arrays["total"]))
-        weight = 0
         for reply in valid:
-            rows = _weight(reply.content)
-            weight += rows
             for arrays in records(reply.content, ArrayRecord):
-                total.add(_flat(arrays), rows)
-        metrics = aggregate_metricrecords([reply.content for reply in valid], WEIGHT)
-        metrics[WEIGHT] = weight
-        return Message(
-            RecordDict({"arrays": self._arrays(total.total / weight), "metrics": metrics}),
-            reply_to=asked,
-        )
+                total.add(_flat(arrays.values()), _weight(reply.content))
+        return total
+
+    def _vector(self) -> Tensor:
+        """Return the global model, shape (p,)."""
+        return torch.from_numpy(np.concatenate([v.reshape(-1) for v in self._like.values()]))
 
     def _check(self, total: NodeTotal, failed: dict[str, str]) -> None:
         if any(client in failed for client in total.clients):
@@ -109,8 +113,8 @@ class Reduction:
         )
 
 
-def _flat(arrays: ArrayRecord) -> Tensor:
-    return torch.from_numpy(np.concatenate([values_of(a).reshape(-1) for a in arrays.values()]))
+def _flat(arrays: Iterable[Array]) -> Tensor:
+    return torch.from_numpy(np.concatenate([values_of(array).reshape(-1) for array in arrays]))
 
 
 def _weight(content: RecordDict) -> int:

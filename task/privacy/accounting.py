@@ -21,6 +21,8 @@ _CELL = 1e-3
 and twenty times sooner than with the default."""
 _ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 512)
 _MOST_NOISE = 1e4
+_LEAST_NOISE = 0.1
+"""Below this, losses take more cells than memory has; ε is then Rényi DP's, a bound."""
 
 
 @dataclass(frozen=True, order=True)
@@ -112,6 +114,8 @@ def _epsilon(merged: tuple[Spend, ...], delta: float) -> float:
         return 0.0
     if not sampled:
         return float(get_epsilon_gaussian(precision**-0.5, delta))
+    if min(spend.sigma for spend in sampled) < _LEAST_NOISE:
+        return epsilon_rdp(merged, delta)
     whole = (Spend(precision**-0.5, 1.0, 1),) if precision else ()
     return _composed(PLDAccountant(value_discretization_interval=_CELL), whole + sampled, delta)
 

@@ -19,14 +19,19 @@ from torch import Tensor, nn
 from conf.errors import FedproofError
 from conf.schema import TrainConfig
 from task.base import Examples
+from task.device import CPU
 from task.flat import FlatModel
 from task.objectives import Objective
 from task.privacy.accounting import Spend
+from task.privacy.adaptive import AdaptiveClip
 from task.privacy.ghost import Clip, UncoveredError, add_clipped, require_covered
-from task.training import Trained, optimizing, seeded, shape_gradient
+from task.training import Memory, Trained, optimizing, seeded, shape_gradient
 
-PHYSICAL = 256
-"""Examples of a batch that are computed at once."""
+PHYSICAL = {"cpu": 32, "cuda": 512}
+"""Examples of a batch that are computed at once: on a CPU more take memory, and no less time."""
+
+CLIP = "clip"
+"""Name of an adapted clip in a client's memory."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class Mechanism:
         Probability with which an example is in a batch.
     steps : int
         Batches in a round.
+    physical : int or None
+        Examples of a batch that are computed at once; None: by the device (`PHYSICAL`).
+    adaptive : AdaptiveClip or None
+        How `clip` changes from batch to batch.
     """
 
     sigma: float
@@ -52,6 +61,8 @@ class Mechanism:
     per_layer: bool
     rate: float
     steps: int
+    physical: int | None = None
+    adaptive: AdaptiveClip | None = None
 
     @property
     def spend(self) -> Spend:
@@ -81,48 +92,94 @@ def train_privately(
     *,
     seed: int,
     proximal_mu: float = 0.0,
+    memory: Memory | None = None,
 ) -> Trained:
     """Train `model` in place, as `task.training.train` does, with `mechanism` for every step.
 
-    `seed` is for dropout only. The loss is not reported: it is no release of the mechanism.
+    `seed` is for dropout only. The loss is not reported: it is no release of the mechanism. A clip
+    that adapts is part of the memory.
     """
     device = model.vector.device
-    batches, noises = os_generator(torch.device("cpu")), os_generator(device)
     start = model.vector.detach().clone() if proximal_mu else None
-    expected = mechanism.rate * len(examples)
-    clip = _clip(mechanism)
+    known = dict(memory or {})
+    clipping = _Clipping(mechanism, known.pop(CLIP, None))
     model.module.train()
-    with seeded(seed, device), optimizing(model, config, {}, False) as optimizer:
-        clipper = clipper_for(model.module, examples)
+    with seeded(seed, device), optimizing(model, config, known, False) as optimizer:
+        release = _Release(model, examples, objective, clipping)
         for _ in range(mechanism.steps):
             optimizer.zero_grad()
-            drawn = torch.rand(len(examples), generator=batches) < mechanism.rate
-            for rows in torch.split(drawn.nonzero().squeeze(1), PHYSICAL):
-                if len(rows):
-                    there = rows.to(device)
-                    chosen = Examples(examples.x[there], examples.y[there])
-                    clipper(model.module, chosen, objective, clip)
-            add_noise(model.gradient, mechanism.sigma * mechanism.clip, noises)
-            model.gradient.div_(expected)
+            release.step()
             shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
             optimizer.step()
-    return Trained(loss=math.nan, steps=mechanism.steps)
+    kept = optimizer.memory() | clipping.memory()
+    return Trained(loss=math.nan, steps=mechanism.steps, memory=kept)
+
+
+class _Clipping:
+    """The clip, which may adapt from batch to batch."""
+
+    def __init__(self, mechanism: Mechanism, last: Tensor | None) -> None:
+        self.mechanism = mechanism
+        self.limit = mechanism.clip if last is None or not mechanism.adaptive else float(last)
+        self._centred = 0.0
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise on a sum of clipped gradients."""
+        adaptive = self.mechanism.adaptive
+        return (adaptive.sigma_sum if adaptive else self.mechanism.sigma) * self.limit
+
+    def factors(self, norms: Tensor) -> Tensor:
+        """Return what shortens gradients, from their norms per parameter, shape (n, parameters)."""
+        if self.mechanism.per_layer:
+            return _factors(self.limit / math.sqrt(norms.shape[1]), norms)
+        whole = norms.norm(dim=1, keepdim=True)
+        self._centred += float((whole <= self.limit).sum()) - len(whole) / 2
+        return _factors(self.limit, whole)
+
+    def adapt(self, generator: torch.Generator) -> None:
+        """Choose the next batch's clip."""
+        if adaptive := self.mechanism.adaptive:
+            self.limit = adaptive.updated(self.limit, self._centred, generator)
+        self._centred = 0.0
+
+    def memory(self) -> Memory:
+        return {CLIP: torch.tensor(self.limit)} if self.mechanism.adaptive else {}
+
+
+class _Release:
+    """One client's noised sums of clipped gradients."""
+
+    def __init__(
+        self, model: FlatModel, examples: Examples, objective: Objective, clipping: _Clipping
+    ) -> None:
+        self._model, self._examples = model, examples
+        self._objective, self._clipping = objective, clipping
+        self._device = model.vector.device
+        self._batches, self._noises = os_generator(CPU), os_generator(self._device)
+        self._clipper = clipper_for(model.module, examples)
+        mechanism = clipping.mechanism
+        self._rate = mechanism.rate
+        self._physical = mechanism.physical or PHYSICAL[self._device.type]
+
+    def step(self) -> None:
+        """Put the noised mean of one Poisson batch into the model's gradient."""
+        examples, gradient = self._examples, self._model.gradient
+        drawn = torch.rand(len(examples), generator=self._batches) < self._rate
+        for rows in torch.split(drawn.nonzero().squeeze(1), self._physical):
+            if len(rows):
+                there = rows.to(self._device)
+                chosen = Examples(examples.x[there], examples.y[there])
+                self._clipper(self._model.module, chosen, self._objective, self._clipping.factors)
+        add_noise(gradient, self._clipping.deviation, self._noises)
+        self._clipping.adapt(self._batches)
+        gradient.div_(self._rate * len(examples))
 
 
 def add_noise(gradient: Tensor, deviation: float, generator: torch.Generator) -> None:
     """Add Gaussian noise, in place."""
     if deviation:
         gradient.add_(torch.empty_like(gradient).normal_(0.0, deviation, generator=generator))
-
-
-def _clip(mechanism: Mechanism) -> Clip:
-    def flat(norms: Tensor) -> Tensor:
-        return _factors(mechanism.clip, norms.norm(dim=1, keepdim=True))
-
-    def each(norms: Tensor) -> Tensor:
-        return _factors(mechanism.clip / math.sqrt(norms.shape[1]), norms)
-
-    return each if mechanism.per_layer else flat
 
 
 def _factors(limit: float, norms: Tensor) -> Tensor:

@@ -9,12 +9,15 @@ from typing import Any, Self
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.privacy.accounting import epsilon
+from task.privacy.client_dp import ClientDP
 from task.privacy.ledger import Entry
 from task.privacy.record_dp import RecordDP
 from task.registry import find
 
+Privacy = RecordDP | ClientDP
 
-def mechanism_of(settings: Settings) -> RecordDP | None:
+
+def mechanism_of(settings: Settings) -> Privacy | None:
     """Return the mechanism that the settings name, or None if they name none.
 
     Raises
@@ -23,7 +26,7 @@ def mechanism_of(settings: Settings) -> RecordDP | None:
         If its settings are wrong.
     """
     built = find("task.privacy", settings.privacy.name).build(settings)
-    assert built is None or isinstance(built, RecordDP)
+    assert built is None or isinstance(built, Privacy)
     return built
 
 
@@ -35,6 +38,8 @@ class Policy:
     ----------
     privacy : str or None
         The one ``privacy=`` that runs must have.
+    placement : str or None
+        The one ``privacy.placement`` that they must have.
     max_epsilon : float
         What the ledger may not pass.
     delta : float or None
@@ -42,25 +47,28 @@ class Policy:
     """
 
     privacy: str | None = None
+    placement: str | None = None
     max_epsilon: float = float("inf")
     delta: float | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
-        """Read ``privacy``, ``max-epsilon`` and ``delta`` from a node config.
+        """Read ``privacy``, ``placement``, ``max-epsilon`` and ``delta`` from a node config.
 
         Raises
         ------
         FedproofError
             If a number is none, or none that can be kept to.
         """
-        privacy = None if "privacy" not in config else str(config["privacy"])
+        privacy, placement = (
+            str(config[key]) if key in config else None for key in ("privacy", "placement")
+        )
         numbers = {}
         for key, below in (("max-epsilon", float("inf")), ("delta", 1.0)):
             if key in config:
                 numbers[key] = _number(config[key], key, below)
         most = numbers.get("max-epsilon", float("inf"))
-        return cls(privacy, most, numbers.get("delta"))
+        return cls(privacy, placement, most, numbers.get("delta"))
 
     def require(self, settings: Settings) -> None:
         """Refuse a run without the mechanism that is demanded.
@@ -75,13 +83,19 @@ class Policy:
                 f"this node's policy demands privacy={self.privacy}, the run has "
                 f"privacy={settings.privacy.name}: nothing is sent."
             )
+        placement = settings.privacy.options.get("placement")
+        if self.placement is not None and placement != self.placement:
+            raise FedproofError(
+                f"this node's policy demands privacy.placement={self.placement}, the run has "
+                f"{placement or 'no client-level privacy'}: nothing is sent."
+            )
         if self.max_epsilon < float("inf") and settings.privacy.name == "none":
             raise FedproofError(
                 f"this node's policy allows max-epsilon={self.max_epsilon:g}, the run has no "
                 "privacy: nothing is sent."
             )
 
-    def check(self, entries: Sequence[Entry], mechanism: RecordDP, client: str) -> float:
+    def check(self, entries: Sequence[Entry], mechanism: Privacy, client: str) -> float:
         """Return what a ledger's entries cost together, if that is allowed.
 
         Raises

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from safetensors.torch import load_file
 
 from conf.compose import compose
 from conf.errors import FedproofError
 from server_app.evidence import files
 from task.privacy.accounting import Spend, epsilon
+from task.privacy.ledger import Ledger
 from task.privacy.policy import mechanism_of
 from tests.flower import fedproof
 
@@ -43,6 +45,23 @@ def test_a_restart_in_the_middle_forgets_nothing(federate):
         whole = epsilon(spends(client, 4), 1e-5)
         assert told["epsilon"][client] == pytest.approx(whole, abs=1e-3)
         assert told["ledger_epsilon"][client] == pytest.approx(whole, abs=1e-3)
+
+
+def test_an_adapted_clip_and_the_optimiser_go_on_from_round_to_round(federate):
+    adapts = ("privacy.quantile=0.5", "privacy.clip=0.01", "train.momentum=0.9")
+    ran = federate("rounds=3", *DP, *adapts, "train.keep_optimizer=true")
+    clips = {}
+    for path in (ran.directory / "ledgers").glob("*.jsonl"):
+        clips[path] = [entry.facts["clip"] for entry in Ledger(path).entries()]
+    kept = sorted((ran.directory / "clients").rglob("*.safetensors"))
+    assert len(kept) >= len(SIZES)
+    last = [load_file(path) for path in kept]
+    # A clip far below the gradients' norms grows with every batch.
+    assert all(memory["clip"] > 0.1 and "velocity" in memory for memory in last)
+    # What is accounted does not change: sum and count share one noise multiplier.
+    assert ran.rounds[-1]["privacy"]["epsilon"] == pytest.approx(
+        {client: epsilon(spends(client, 3), 1e-5) for client in SIZES}, abs=1e-3
+    )
 
 
 def test_noise_is_never_the_same(federate):
@@ -112,7 +131,9 @@ def test_an_answer_without_its_cost_does_not_count(federate):
         (("privacy.clipping=round",), "privacy.clipping must be one of flat, per_layer"),
         (("task.scaling=federated",), "without noise.*choose task.scaling=local"),
         (("train.max_grad_norm=1.0",), "leave train.max_grad_norm out"),
-        (("train.momentum=0.9", "train.keep_optimizer=true"), "do not go together"),
+        (("privacy.quantile=0.5", "privacy.clipping=per_layer"), "adapts one clip"),
+        (("privacy.quantile=1.0",), r"privacy.quantile must lie in \(0, 1\)"),
+        (("privacy.physical_batch=0",), "privacy.physical_batch must be at least 1"),
     ],
 )
 def test_settings_that_protect_nobody(overrides, sentence):

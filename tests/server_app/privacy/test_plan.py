@@ -3,8 +3,9 @@ from rich.console import Console
 
 from conf.compose import compose
 from conf.errors import FedproofError
-from server_app.privacy_plan import choice_table, client_table, show_plan
+from server_app.privacy.plan import choice_table, client_table, show_plan
 from task.privacy.accounting import Spend, epsilon
+from task.privacy.policy import mechanism_of
 
 DP = ("privacy=record_dp", "task.scaling=local", "rounds=4", "train.epochs=1")
 
@@ -28,14 +29,15 @@ def test_every_client_before_anything_is_trained(capsys, tmp_path):
 
 def test_the_noise_that_a_target_needs():
     settings = compose((*DP, "privacy.epsilon=2.0"))
-    shown = text(client_table(settings, {"ward": 160}))
+    shown = text(client_table(settings, mechanism_of(settings), {"ward": 160}))
     mechanism = [part.strip() for part in shown.splitlines() if "ward" in part]
     sigma, cost = (float(cell) for cell in mechanism[0].strip("│").split("│")[-2:])
     assert 1.9 < cost <= 2.0 and sigma > 1
 
 
 def test_other_choices():
-    shown = text(choice_table(compose((*DP, "privacy.sigma=1.0")), 160))
+    settings = compose((*DP, "privacy.sigma=1.0"))
+    shown = text(choice_table(settings, mechanism_of(settings), 160))
     for rounds, sigma in ((1, 0.5), (2, 1.0), (4, 2.0), (8, 0.7)):
         assert f"{rounds} rounds" in shown
         assert f"{epsilon([Spend(sigma, 0.1, 10 * rounds)], 1e-5):.3f}" in shown
@@ -43,10 +45,33 @@ def test_other_choices():
 
 def test_clients_with_the_fewest_rows_come_first():
     settings = compose((*DP, "privacy.sigma=1.0"))
-    shown = text(client_table(settings, {f"c{n}": 40 + n % 2 for n in range(30)}))
+    rows = {f"c{n}": 40 + n % 2 for n in range(30)}
+    shown = text(client_table(settings, mechanism_of(settings), rows))
     assert "10 clients with more rows pay less" in shown
 
 
 def test_a_plan_of_nothing():
     with pytest.raises(FedproofError, match="needs a mechanism"):
-        client_table(compose(()), {})
+        show_plan(compose(()))
+
+
+def test_client_level_costs_every_client_the_same(capsys):
+    told = ("privacy=client_dp", "task=synthetic", "task.clients=100", "federation.fraction=0.1")
+    show_plan(compose((*told, "rounds=100", "privacy.sigma=1.0", "privacy.delta=0.001")))
+    shown = capsys.readouterr().out
+    # privacy.md: 4.78 by Poisson sampling, 85.2 without.
+    assert "each of 100" in shown and "4.78" in shown
+
+
+def test_a_delta_that_would_tell_one_client_outright():
+    with pytest.raises(FedproofError, match="must be below 1 / clients = 0.25"):
+        show_plan(
+            compose(
+                (
+                    "privacy=client_dp",
+                    "privacy.sigma=1.0",
+                    "privacy.delta=0.25",
+                    "task.scaling=local",
+                )
+            )
+        )

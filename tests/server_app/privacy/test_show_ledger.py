@@ -1,7 +1,7 @@
 import pytest
 
 from conf.errors import FedproofError
-from server_app import show_ledger
+from server_app.privacy import show_ledger
 from task.privacy.accounting import Spend, epsilon
 from task.privacy.ledger import Entry, Ledger
 from tests.flower import fedproof

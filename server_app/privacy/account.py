@@ -1,0 +1,178 @@
+"""What a run's privacy has cost its clients so far, by what they said they released."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from conf.errors import FedproofError
+from conf.schema import Settings
+from server_app.checkpoint import Tensors
+from server_app.federation.reduction import Reduction
+from server_app.federation.roster import Roster
+from server_app.federation.validation import InvalidAnswerError
+from task.privacy.accounting import ACCOUNTANT, RELATION, Spend, epsilon
+from task.privacy.policy import mechanism_of
+
+EVALUATION = "held-out rows, on which models are evaluated, are not protected"
+ASSUMPTIONS = {
+    "record": "numbers of rows are public; training losses are not sent; statistics are told only "
+    f"of what task.scaling needs; {EVALUATION}",
+    "client": "numbers of rows are public; every client adds its own noise; training losses are "
+    f"not sent; {EVALUATION}",
+}
+Draw = Callable[[Sequence[str], float], list[str]]
+"""Draws so large a share of some clients."""
+
+
+class Account:
+    """What a run costs its clients, by what they said they released.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+
+    Attributes
+    ----------
+    secret : bool
+        Whether nobody may know who takes part.
+
+    Raises
+    ------
+    FedproofError
+        If the privacy settings are wrong.
+    """
+
+    secret = False
+
+    def __init__(self, settings: Settings) -> None:
+        self._privacy = mechanism_of(settings)
+        self._solved = settings.rounds if settings.privacy.options.get("epsilon") else None
+        self._fraction = settings.federation.fraction
+        self._spends: dict[str, list[Spend]] = {}
+        self._ledgers: dict[str, float] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further round is allowed."""
+        return False
+
+    def begin(self, run: str, roster: Roster) -> None:
+        """Take note of the run's name, and of who is there at its start.
+
+        Raises
+        ------
+        FedproofError
+            If the settings do not fit them.
+        """
+
+    def cohort(self, clients: Sequence[str], draw: Draw) -> list[str]:
+        """Return who is asked to train."""
+        return draw(clients, self._fraction)
+
+    def told(self) -> dict[str, float]:
+        """Return what clients are told besides."""
+        return {}
+
+    def check(self, content: RecordDict) -> None:
+        """Refuse an answer that does not say what it cost, where it must.
+
+        Raises
+        ------
+        InvalidAnswerError
+            Then.
+        """
+        if self._privacy is not None:
+            _spend_of(content)
+
+    def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
+        """Return where to add up the models of clients with so many rows."""
+        return Reduction(arrays, rows)
+
+    def add(self, answers: Iterable[tuple[str, Message]]) -> dict[str, Any]:
+        """Count the answers of a round; return a line's part on privacy, empty without any."""
+        if self._privacy is None:
+            return {}
+        for client, reply in answers:
+            self._spends.setdefault(client, []).append(_spend_of(reply.content))
+            cost = reply.content["privacy"].get("ledger-epsilon")
+            if isinstance(cost, float) and math.isfinite(cost):
+                self._ledgers[client] = cost
+        return {"privacy": self._facts()}
+
+    def summary(self) -> dict[str, Any]:
+        """Return a summary's part on privacy, empty without any."""
+        if self._privacy is None:
+            return {}
+        return {"privacy": {**self._facts(), "assumptions": self._assumptions()}}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        spends = {c: [[s.sigma, s.rate, s.steps] for s in all_] for c, all_ in self._spends.items()}
+        return {"spends": spends, "ledgers": self._ledgers, "solved": self._solved}
+
+    def restore(self, state: Mapping[str, Any], tensors: Tensors) -> None:
+        """Go on from a checkpoint.
+
+        Raises
+        ------
+        FedproofError
+            If the noise was solved for another number of rounds.
+        """
+        del tensors
+        if state["solved"] != self._solved:
+            raise FedproofError(
+                f"privacy.epsilon was solved for {state['solved']} rounds: resume with that many, "
+                "or start a run with privacy.sigma."
+            )
+        self._spends = {c: [Spend(*s) for s in all_] for c, all_ in state["spends"].items()}
+        self._ledgers = dict(state["ledgers"])
+
+    def tensors(self) -> Tensors:
+        """Return what a checkpoint keeps besides, as secret as the clients' data."""
+        return {}
+
+    def _assumptions(self) -> str:
+        assert self._privacy is not None
+        return ASSUMPTIONS[self._privacy.unit]
+
+    def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the ε of this run, and of all that is in the ledgers."""
+        assert self._privacy is not None
+        delta = self._privacy.delta
+        costs = {client: epsilon(spends, delta) for client, spends in self._spends.items()}
+        return costs, self._ledgers
+
+    def _facts(self) -> dict[str, Any]:
+        privacy = self._privacy
+        assert privacy is not None
+        costs, ledgers = self._costs()
+        facts = {
+            "unit": privacy.unit,
+            "relation": RELATION,
+            "accountant": ACCOUNTANT,
+            "delta": privacy.delta,
+            "epsilon": {client: round(cost, 4) for client, cost in sorted(costs.items())},
+            "epsilon_most": round(max(costs.values(), default=0.0), 4),
+            "ledger_epsilon": {c: round(v, 4) for c, v in sorted(ledgers.items())},
+        }
+        if math.isfinite(privacy.max_epsilon):
+            facts["max_epsilon"] = privacy.max_epsilon
+        return facts
+
+
+def _spend_of(content: Mapping[str, Any]) -> Spend:
+    record = content.get("privacy")
+    values = [record.get(k) for k in ("sigma", "rate")] if isinstance(record, ConfigRecord) else []
+    numbers = [value for value in values if isinstance(value, float) and 0 <= value < math.inf]
+    if len(numbers) < 2 or numbers[1] > 1:
+        raise InvalidAnswerError("its answer does not say what privacy it cost")
+    assert isinstance(record, ConfigRecord)
+    steps = record.get("steps")
+    if type(steps) is not int or steps < 1:
+        raise InvalidAnswerError("its answer does not say what privacy it cost")
+    return Spend(numbers[0], numbers[1], steps)

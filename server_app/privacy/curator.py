@@ -1,0 +1,250 @@
+"""The server's part in client-level privacy: cohorts, noise on sums, and what both cost."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from conf.errors import FedproofError
+from conf.schema import Settings
+from server_app.checkpoint import Tensors
+from server_app.federation.reduction import WEIGHT, NodeTotal, Reduction
+from server_app.federation.roster import Roster
+from server_app.federation.validation import InvalidAnswerError
+from server_app.privacy.account import EVALUATION, Account, Draw
+from task.aggregation import quantum
+from task.arrays import values_of
+from task.device import CPU
+from task.privacy._common import below_share
+from task.privacy.accounting import epsilon
+from task.privacy.client_dp import ClientDP
+from task.privacy.correlated import NOISES
+from task.privacy.dpsgd import os_generator
+from task.privacy.ledger import Entry, Ledger
+from task.privacy.policy import mechanism_of
+from task.wire import records
+
+LEDGER = "population.jsonl"
+"""The server's own ledger: what every client's data was used for, whoever was drawn."""
+EVERYONE = "every client"
+_TRUST = (
+    "numbers of rows are public; the server adds the noise and is trusted with single updates; "
+    "training losses are not recorded"
+)
+_SECRET = "who was drawn is not recorded, and who watches traffic or clock is not considered"
+_ROUNDING = 1e-5
+
+
+def account_of(settings: Settings, directory: Path, *, sum_suffices: bool) -> Account:
+    """Return what a run's server does for privacy.
+
+    Raises
+    ------
+    FedproofError
+        If the privacy settings are wrong, or do not go with the strategy.
+    """
+    privacy = mechanism_of(settings)
+    if not isinstance(privacy, ClientDP) or not privacy.central:
+        return Account(settings)
+    if not sum_suffices:
+        raise FedproofError(
+            f"privacy=client_dp noises the sum of updates, and strategy={settings.strategy.name} "
+            "looks at each of them: choose privacy.placement=local, or a strategy of means."
+        )
+    return Curator(settings, privacy, directory)
+
+
+class Curator(Account):
+    """Adds the noise, and keeps cohorts secret where that is what amplifies privacy.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    privacy : ClientDP
+        Central.
+    directory : Path
+        Where the ledger is.
+    """
+
+    def __init__(self, settings: Settings, privacy: ClientDP, directory: Path) -> None:
+        super().__init__(settings)
+        self._client_dp = privacy
+        self._ledger = Ledger(directory / LEDGER)
+        self._clip = privacy.clip
+        self._noise = NOISES[privacy.noise](privacy.separation)
+        self._recent: list[list[str]] = []
+        self._generator = os_generator(CPU)
+        self.secret = privacy.sampled
+
+    def begin(self, run: str, roster: Roster) -> None:
+        """Fix whom the noise is for: the clients that are there at the start."""
+        clients = roster.trainable
+        below_share(self._client_dp.delta, len(clients), "clients")
+        self._run = run
+        self._expected = self._fraction * len(clients)
+        weights = (self._client_dp.weight(roster.members[client].train) for client in clients)
+        self._whole = self._fraction * sum(weights)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether one more round would cost more than the run's ``max_epsilon``."""
+        privacy = self._client_dp
+        if not self.secret or privacy.max_epsilon == math.inf:
+            return False
+        spends = [*(entry.spend for entry in self._ledger.entries()), privacy.over(1)]
+        return epsilon(spends, privacy.delta) > privacy.max_epsilon
+
+    def cohort(self, clients: Sequence[str], draw: Draw) -> list[str]:
+        """Return who is asked to train: a Poisson sample from the system's randomness, if secret.
+
+        With correlated noise, those of the last rounds rest, as ``privacy.separation`` says.
+        """
+        if self.secret:
+            chance = secrets.SystemRandom()
+            return [client for client in clients if chance.random() < self._client_dp.rate]
+        resting = {client for cohort in self._recent for client in cohort}
+        rested = [client for client in clients if client not in resting]
+        if not rested:
+            raise FedproofError(
+                "all clients took part in the last rounds: lower privacy.separation or "
+                "federation.fraction."
+            )
+        return draw(rested, min(1.0, self._fraction * len(clients) / len(rested)))
+
+    def told(self) -> dict[str, float]:
+        """Return what clients are told besides: the clip."""
+        return {"clip": self._clip}
+
+    def check(self, content: RecordDict) -> None:
+        """Refuse an update that is longer than the clip, or weighs too much.
+
+        Raises
+        ------
+        InvalidAnswerError
+            Then.
+        """
+        super().check(content)
+        for arrays in records(content, ArrayRecord):
+            if not _norm(arrays) <= self._clip * (1 + _ROUNDING):
+                raise InvalidAnswerError("its update is longer than the clip")
+        for metrics in records(content, MetricRecord):
+            weight = metrics.get(WEIGHT)
+            if metrics.get("unclipped") not in (0, 1) or not isinstance(weight, int):
+                raise InvalidAnswerError("its answer does not say whether it was clipped")
+            if weight > self._client_dp.max_weight:
+                raise InvalidAnswerError(f"it weighs {weight}, more than privacy.max_rows")
+
+    def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
+        """Return where clipped updates are added up, and noised."""
+        del rows
+        return NoisedMean(arrays, max(1.0, self._whole / self._fraction), self._clip, self._release)
+
+    def add(self, answers: Iterable[tuple[str, Message]]) -> dict[str, Any]:
+        """Count a round; return a line's part on privacy."""
+        if self.secret:
+            return super().add(())
+        known = list(answers)
+        cohorts = [*self._recent, [client for client, _ in known]]
+        self._recent = cohorts[max(0, len(cohorts) - self._client_dp.separation + 1) :]
+        return super().add(known)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {**super().state(), "clip": self._clip, "recent": self._recent}
+
+    def restore(self, state: Mapping[str, Any], tensors: Tensors) -> None:
+        """Go on from a checkpoint; the ledger knows more, if rounds were lost."""
+        super().restore(state, tensors)
+        self._clip, self._recent = state["clip"], state["recent"]
+        self._noise.state = {key: torch.from_numpy(value) for key, value in tensors.items()}
+
+    def tensors(self) -> Tensors:
+        """Return what later noise depends on."""
+        return {key: value.numpy() for key, value in self._noise.state.items()}
+
+    def _release(self, total: Tensor, unclipped: int, answered: int) -> Tensor:
+        """Return the noised mean of a round's updates, after it was written down.
+
+        Parameters
+        ----------
+        total : Tensor of float64, shape (p,)
+            Weighted sum of clipped updates.
+        unclipped, answered : int
+            How many did not exceed the clip, and how many there are.
+        """
+        privacy = self._client_dp
+        if self.secret:
+            facts = {"run": self._run, "clip": self._clip, "time": round(time.time())}
+            self._ledger.spend(Entry(privacy.unit, privacy.over(1), facts), lambda _: None)
+        adaptive = privacy.adaptive(self._expected)
+        sigma = adaptive.sigma_sum if adaptive else privacy.sigma
+        noise = self._noise.next(len(total), sigma * self._clip * privacy.max_weight)
+        if adaptive:
+            self._clip = adaptive.updated(self._clip, unclipped - answered / 2, self._generator)
+        return (total + noise) / self._whole
+
+    def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
+        if not self.secret:
+            return super()._costs()
+        entries, delta = self._ledger.entries(), self._client_dp.delta
+        mine = epsilon([e.spend for e in entries if e.facts["run"] == self._run], delta)
+        return {EVERYONE: mine}, {EVERYONE: epsilon([e.spend for e in entries], delta)}
+
+    def _facts(self) -> dict[str, Any]:
+        return {**super()._facts(), "sigma": self._client_dp.sigma, "clip": self._clip}
+
+    def _assumptions(self) -> str:
+        return "; ".join([_TRUST, *([_SECRET] if self.secret else []), EVALUATION])
+
+
+class NoisedMean(Reduction):
+    """The noised mean of one round's clipped updates, added to the global model.
+
+    Parameters
+    ----------
+    arrays : ArrayRecord
+        The global model.
+    weight : float
+        Of all clients' updates together.
+    clip : float
+        Norm that none of them exceeds.
+    release : callable
+        From their sum, how many were not clipped, and how many there are, to the noised mean.
+    """
+
+    def __init__(
+        self,
+        arrays: ArrayRecord,
+        weight: float,
+        clip: float,
+        release: Callable[[Tensor, int, int], Tensor],
+    ) -> None:
+        super().__init__(arrays, 1)
+        self.unit = quantum(weight, clip)
+        self._release = release
+
+    def combine(
+        self, asked: Message, valid: Sequence[Message], totals: Sequence[NodeTotal]
+    ) -> Message:
+        """Return one answer: the model after the noised mean of the updates, of weight one."""
+        metrics = [records(reply.content, MetricRecord)[0] for reply in valid]
+        unclipped = sum(int(str(record["unclipped"])) for record in metrics)
+        update = self._release(self._sum(valid, totals).total, unclipped, len(valid))
+        model = self._vector() + update
+        told = RecordDict({"arrays": self._arrays(model), "metrics": MetricRecord({WEIGHT: 1})})
+        return Message(told, reply_to=asked)
+
+
+def _norm(arrays: ArrayRecord) -> float:
+    values = (values_of(array) for array in arrays.values())
+    return math.sqrt(sum(float(np.square(v, dtype=np.float64).sum()) for v in values))
