@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -103,28 +104,30 @@ class Ran:
         return (self.directory / files.MODEL).read_bytes()
 
 
+def run_nodes(
+    directory: Path,
+    *overrides: str,
+    nodes: int | Sequence[dict[str, Any]] = 1,
+    tamper: Tamper | None = None,
+) -> Ran:
+    """Run the real ServerApp and ClientApp on nodes in this process."""
+    told = [*overrides, f"run_dir={quote(directory)}"]
+    compose.cache_clear()
+    config = {"overrides": " ".join(f"'{o}'" for o in told)}
+    adopt_identity(1)
+    if isinstance(nodes, int):
+        nodes = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
+    grid = NodesGrid(config, nodes, tamper)
+    server_app(grid, Context(1, 1, {}, RecordDict(), config))
+    return Ran(directory, grid)
+
+
 @pytest.fixture
 def federate(tmp_path: Path) -> Callable[..., Ran]:
-    """Return a function that runs the real ServerApp and ClientApp on nodes in this process."""
-    count = 0
+    """Return `run_nodes` with a directory of its own for each run that is not given one."""
+    numbers = itertools.count(1)
 
-    def run(
-        *overrides: str,
-        nodes: int | Sequence[dict[str, Any]] = 1,
-        tamper: Tamper | None = None,
-        directory: Path | None = None,
-    ) -> Ran:
-        nonlocal count
-        count += 1
-        directory = directory or tmp_path / f"run-{count}"
-        told = [*overrides, f"run_dir={quote(directory)}"]
-        compose.cache_clear()
-        config = {"overrides": " ".join(f"'{o}'" for o in told)}
-        adopt_identity(1)
-        if isinstance(nodes, int):
-            nodes = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
-        grid = NodesGrid(config, nodes, tamper)
-        server_app(grid, Context(1, 1, {}, RecordDict(), config))
-        return Ran(directory, grid)
+    def run(*overrides: str, directory: Path | None = None, **options: Any) -> Ran:
+        return run_nodes(directory or tmp_path / f"run-{next(numbers)}", *overrides, **options)
 
     return run
