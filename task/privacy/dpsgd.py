@@ -190,17 +190,18 @@ def _factors(limit: float, norms: Tensor) -> Tensor:
 def clipper_for(module: nn.Module, examples: Examples) -> Any:
     """Return the faster way to clip that covers a module: ours, or else Opacus' hooks.
 
+    Opacus is not imported where it is not needed: a deployed client starts anew for every message.
+
     Raises
     ------
     FedproofError
         If neither does.
     """
-    reason = unsupported(module)
-    if reason:
-        raise FedproofError(f"privacy=record_dp does not fit this model: {reason}.")
     try:
         require_covered(module, examples)
     except UncoveredError:
+        if reason := unsupported(module):
+            raise FedproofError(f"privacy=record_dp does not fit this model: {reason}.") from None
         return add_clipped_by_opacus
     return add_clipped
 

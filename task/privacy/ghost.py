@@ -35,11 +35,13 @@ def require_covered(module: nn.Module, examples: Examples) -> None:
     Raises
     ------
     UncoveredError
-        With the reason, if a layer is of another kind, computes more than once, or shares its
-        parameters.
+        With the reason, if a layer is of another kind, mixes examples, computes more than once,
+        or shares its parameters.
     """
     owners: Counter[int] = Counter()
     for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._NormBase):
+            raise UncoveredError(f"{type(layer).__name__} mixes examples")
         own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
         if own and _kind(layer) is None:
             raise UncoveredError(f"{type(layer).__name__} is of another kind")

@@ -1,6 +1,7 @@
 """DP-SGD: the clipped sum of the field's definition, and noise that is there, fresh and its own."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from task.base import Examples
 from task.flat import FlatModel
 from task.objectives import Binary
 from task.privacy import dpsgd
+from task.privacy.adaptive import AdaptiveClip
 from task.privacy.dpsgd import Mechanism, batch_plan, clipper_for, train_privately
 
 ROWS = 24
@@ -49,10 +51,29 @@ def test_without_noise_a_step_is_the_mean_of_clipped_gradients():
     torch.testing.assert_close(trained(everyone(0.0)), -total / ROWS)
 
 
-def test_batches_in_parts_are_the_whole(monkeypatch):
-    whole = trained(everyone(0.0, steps=3))
-    monkeypatch.setattr(dpsgd, "PHYSICAL", 5)
-    torch.testing.assert_close(trained(everyone(0.0, steps=3)), whole)
+def test_batches_in_parts_are_the_whole():
+    whole = everyone(0.0, steps=3)
+    torch.testing.assert_close(trained(replace(whole, physical=5)), trained(whole))
+
+
+def test_a_clip_that_adapts_finds_the_gradients_norms_whatever_the_parts():
+    def last(physical):
+        adaptive = AdaptiveClip(0.5, 0.5, 1e-3, ROWS)
+        mechanism = replace(everyone(0.0, steps=40), physical=physical, adaptive=adaptive)
+        model = FlatModel(nn.Linear(6, 1))
+        model.vector.data.zero_()
+        config = TrainConfig(lr=1e-9)
+        done = train_privately(model, examples(), Binary(), config, mechanism, seed=0)
+        return float(done.memory["clip"])
+
+    data, norms = examples(), []
+    for x, y in zip(data.x, data.y, strict=True):
+        # Of logistic regression at zero: the error is one half, and the bias counts as an input.
+        norms.append(0.5 * float(torch.cat([x, torch.ones(1)]).norm()))
+        assert y in (0, 1)
+    median = float(torch.tensor(norms).median())
+    assert last(None) == pytest.approx(median, rel=0.2)
+    assert last(5) == pytest.approx(last(None), rel=0.1)
 
 
 def noise():

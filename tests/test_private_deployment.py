@@ -1,0 +1,56 @@
+"""Twenty rounds of DP-SGD cost what they cost together, also when everything restarts between."""
+
+import pytest
+
+from benchmarks.data import hospitals
+from server_app.evidence import files
+from task.privacy.accounting import Spend, epsilon
+from task.privacy.ledger import Ledger
+from tests.flower import deployment, fedproof
+
+# One round alone would show ε 1.79, an engine made anew each round shows that twenty times.
+SIGMA, BATCH, STEPS = 1.0, 3, 345
+DP = (
+    "privacy=record_dp", f"privacy.sigma={SIGMA}", f"train.steps={STEPS}", "model=logistic",
+    f"train.batch_size={BATCH}", "task.scaling=local", "evaluate_every=10", "checkpoint_every=5",
+)  # fmt: skip
+ROWS = 199
+"""Of Cleveland's hospital."""
+
+
+def costs(rounds):
+    return epsilon([Spend(SIGMA, BATCH / ROWS, STEPS * rounds)], 1e-5)
+
+
+def test_the_setting_is_the_one_that_an_engine_per_round_gets_wrong():
+    assert costs(1) == pytest.approx(1.79, abs=0.06)
+    assert costs(20) == pytest.approx(8.11, abs=0.03)
+
+
+def test_in_simulation(federate):
+    silo = ("federation.clients=1",)
+    parted = federate(*DP, *silo, "rounds=10")
+    ran = federate(
+        *DP, *silo, "rounds=20", f"resume={parted.directory}", directory=parted.directory
+    )
+    told = [line["privacy"]["epsilon"]["cleveland"] for line in ran.rounds]
+    assert told == pytest.approx([costs(number) for number in range(1, 21)], abs=1e-3)
+    assert ran.summary["privacy"]["ledger_epsilon"]["cleveland"] == pytest.approx(told[-1])
+
+
+@pytest.mark.slow
+def test_on_a_supernode(tmp_path):
+    silo = hospitals.main(tmp_path / "data")[0]
+    ledgers, directory = tmp_path / "ledgers", tmp_path / "run"
+    config = f'data="{silo}" ledger="{ledgers}" privacy="record_dp" max-epsilon=9.0'
+    told = ("federation=remote", "federation.superlink=silos", "federation.nodes=1", *DP)
+    for part, more in enumerate(([*told, "rounds=10"], [f"resume={directory}", "rounds=20"])):
+        # SuperLink, SuperNode and ServerApp all start anew.
+        with deployment(tmp_path / f"flower-{part}", [config]) as environment:
+            done = fedproof(*more, f"hydra.run.dir={directory}", environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        summary = files.read_json(directory / files.SUMMARY)
+        assert summary["privacy"]["epsilon_most"] == pytest.approx(costs(10 * part + 10), abs=1e-3)
+    (path,) = ledgers.glob("*.jsonl")
+    spent = [entry.spend for entry in Ledger(path).entries()]
+    assert len(spent) == 20 and epsilon(spent, 1e-5) == pytest.approx(costs(20), abs=1e-3)
