@@ -15,13 +15,10 @@ from flwr.app import ConfigRecord
 
 from conf.errors import FedproofError
 from conf.schema import Settings
-from task.privacy.client_dp import ClientDP, ClippedUpdate
-from task.privacy.dpsgd import Mechanism
+from task.privacy.base import Privacy, Released
+from task.privacy.client_dp import ClippedUpdate
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.policy import Policy, mechanism_of
-from task.privacy.record_dp import RecordDP
-
-ClientMechanism = Mechanism | ClippedUpdate
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,8 @@ class Guard:
         self._ledgers = ledgers
         self.privacy = mechanism_of(settings)
 
-    def mechanism(self, client: str, rows: int, moment: Moment) -> ClientMechanism | None:
-        """Return how a client must train; None if as it likes.
+    def mechanism(self, client: str, rows: int, moment: Moment) -> Released:
+        """Return how a client must train, where the run has privacy.
 
         Raises
         ------
@@ -85,21 +82,20 @@ class Guard:
             If its budget does not allow another round, or its settings do not fit.
         """
         privacy = self.privacy
-        if privacy is None:
-            return None
+        assert privacy is not None
         entries = self._ledger(client).entries()
-        mechanism: ClientMechanism = privacy.mechanism(client, rows)
-        if isinstance(privacy, ClientDP) and isinstance(mechanism, ClippedUpdate):
-            _require_separation(privacy, entries, moment, client)
+        mechanism = privacy.mechanism(client, rows)
+        _require_separation(privacy, entries, moment, client)
+        if isinstance(mechanism, ClippedUpdate):
             mechanism = replace(mechanism, rounds=_due(privacy, entries, moment))
         planned = Entry(privacy.unit, mechanism.spend, {})
         self._policy.check([*entries, planned], privacy, client)
         return mechanism
 
     @property
-    def remembers(self) -> bool:
-        """Whether a client's mechanism goes on where it ended the last time."""
-        return isinstance(self.privacy, RecordDP) and self.privacy.adapts
+    def adapts(self) -> bool:
+        """Whether clips change from round to round."""
+        return self.privacy is not None and self.privacy.adapts
 
     def adapted(self, mechanism: ClippedUpdate, clip: float) -> ClippedUpdate:
         """Return a mechanism with the clip that the server tells, if the settings adapt it.
@@ -109,17 +105,14 @@ class Guard:
         FedproofError
             If it tells another one and must not, or none that can be.
         """
-        adapts = isinstance(self.privacy, ClientDP) and self.privacy.adapts
-        if not 0 < clip < math.inf or (clip != mechanism.clip and not adapts):
+        if not 0 < clip < math.inf or (clip != mechanism.clip and not self.adapts):
             raise FedproofError(
                 f"the server asks for clip={clip:g}, the run's settings for {mechanism.clip:g}: "
                 "nothing is sent."
             )
         return replace(mechanism, clip=clip)
 
-    def release(
-        self, client: str, mechanism: ClientMechanism, moment: Moment, rows: int
-    ) -> ConfigRecord:
+    def release(self, client: str, mechanism: Released, moment: Moment, rows: int) -> ConfigRecord:
         """Write down what is about to leave; return what the server is told of it.
 
         Raises
@@ -164,7 +157,7 @@ class Guard:
         return Ledger(self._ledgers / f"{name}-{digest}.jsonl")
 
 
-def _due(privacy: ClientDP, entries: Sequence[Entry], moment: Moment) -> int:
+def _due(privacy: Privacy, entries: Sequence[Entry], moment: Moment) -> int:
     """Return the rounds that a client has to account for when it takes part.
 
     Where cohorts are secret, a client shares the cost of every round, also of those in which it
@@ -177,7 +170,7 @@ def _due(privacy: ClientDP, entries: Sequence[Entry], moment: Moment) -> int:
 
 
 def _require_separation(
-    privacy: ClientDP, entries: Sequence[Entry], moment: Moment, client: str
+    privacy: Privacy, entries: Sequence[Entry], moment: Moment, client: str
 ) -> None:
     for entry in entries:
         same = entry.facts.get("run") == moment.run and privacy.separation > 1

@@ -12,13 +12,14 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from client_app.guard import ClientMechanism, Moment
+from client_app.guard import Moment
 from client_app.node import Learner, Node
 from conf.errors import FedproofError
 from task.aggregation import WeightedSum
 from task.arrays import record_of
 from task.base import Examples
 from task.flat import FlatModel
+from task.privacy.base import Released
 from task.privacy.client_dp import ClippedUpdate, require_protectable
 from task.privacy.dpsgd import Mechanism, train_privately
 from task.profiling import Stopwatch
@@ -47,7 +48,7 @@ class Training:
         self._cohort = cohort
         self._learner = node.learner(cohort.header)
         self._total = _total(self._learner, cohort)
-        keeps = node.settings.train.keep_optimizer or node.guard.remembers
+        keeps = node.settings.train.keep_optimizer or node.guard.adapts
         self._store = node.store(cohort.header) if keeps else None
         self._parts: dict[str, RecordDict] = {}
         self._errors: dict[str, str] = {}
@@ -96,7 +97,7 @@ class Training:
             return self._store.load(client, self._number(client))
 
     def _keep(self, client: str, memory: Memory) -> None:
-        if self._store is not None:
+        if self._store is not None and memory:
             with self._clock.stage("state"):
                 number, resumable = self._number(client), self._cohort.header.get("checkpointed")
                 self._store.save(client, number, memory, int(resumable or 0))
@@ -110,7 +111,7 @@ class Training:
         assert isinstance(config, ConfigRecord)
         return config
 
-    def _mechanism(self, client: str, rows: int) -> ClientMechanism | None:
+    def _mechanism(self, client: str, rows: int) -> Released | None:
         """Return how the client protects itself.
 
         Raises
@@ -118,6 +119,8 @@ class Training:
         FedproofError
             If it must not take part.
         """
+        if self._node.guard.privacy is None:
+            return None
         mechanism = self._node.guard.mechanism(client, rows, self._moment(client))
         clip = self._config(client).get("clip")
         if isinstance(mechanism, ClippedUpdate) and isinstance(clip, float):
@@ -139,7 +142,7 @@ class Training:
             self._finish(client, model.values(), trained, len(data), (mechanism, start))
 
     def _train(
-        self, client: str, model: FlatModel, data: Examples, mechanism: ClientMechanism | None
+        self, client: str, model: FlatModel, data: Examples, mechanism: Released | None
     ) -> Trained:
         seed, mu = self._told(client)
         objective, config = self._learner.objective, self._settings.train
@@ -185,7 +188,7 @@ class Training:
         values: Tensor,
         trained: Trained,
         rows: int,
-        private: tuple[ClientMechanism | None, Tensor | None],
+        private: tuple[Released | None, Tensor | None],
     ) -> None:
         """Answer a client's metrics; add its model up, or answer it, too.
 

@@ -24,8 +24,8 @@ from server_app.privacy.account import EVALUATION, Account, Draw
 from task.aggregation import quantum
 from task.arrays import values_of
 from task.device import CPU
-from task.privacy._common import below_share
 from task.privacy.accounting import epsilon
+from task.privacy.base import below_share
 from task.privacy.client_dp import ClientDP
 from task.privacy.correlated import NOISES
 from task.privacy.dpsgd import os_generator

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from conf.errors import FedproofError
 from conf.schema import Settings
-from task.privacy._common import below_share
 from task.privacy.accounting import ACCOUNTANT, RELATION, epsilon
+from task.privacy.base import Privacy, below_share
 from task.privacy.client_dp import ClientDP
-from task.privacy.policy import Privacy, mechanism_of
+from task.privacy.policy import mechanism_of
 from task.source import DataSource
 
 MOST_CLIENTS = 20

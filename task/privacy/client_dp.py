@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.options import choice, real, whole
-from task.privacy._common import Budget, quantile
 from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
+from task.privacy.base import Privacy
 from task.privacy.correlated import NOISES
 from task.privacy.dpsgd import os_generator
 
@@ -78,29 +78,19 @@ class ClippedUpdate:
         return update + noise.normal_(0.0, self.sigma * self.clip, generator=generator)
 
 
-class ClientDP:
+class ClientDP(Privacy):
     """Settings of ``privacy=client_dp``, checked.
 
     Attributes
     ----------
-    unit : str
-        Whom the noise protects.
-    delta : float
-        Of every ε.
-    max_epsilon : float
-        What a client's ledger may not pass.
     clip : float
         Norm that no update exceeds, at first.
     central : bool
         Whether the server adds the noise.
-    sampled : bool
-        Whether cohorts are secret Poisson samples.
     rate : float
         Probability with which a client takes part, as far as it counts for privacy.
     noise : str
         What the noise of one round has to do with that of another (`correlated.NOISES`).
-    separation : int
-        Fewest rounds from one participation of a client to its next.
     max_weight : int
         The most that an update weighs.
 
@@ -113,10 +103,9 @@ class ClientDP:
     unit = "client"
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         options: Mapping[str, Any] = settings.privacy.options
         self._rounds = settings.rounds
-        self._budget = Budget(settings)
-        self.delta, self.max_epsilon = self._budget.delta, self._budget.max_epsilon
         self.clip = real(options, "privacy.clip", positive=True)
         self.central = choice(options, "privacy.placement", ("central", "local")) == "central"
         self.noise = choice(options, "privacy.noise", tuple(NOISES))
@@ -124,7 +113,6 @@ class ClientDP:
         self.max_weight = 1
         if options["max_rows"] is not None:
             self.max_weight = whole(options, "privacy.max_rows", 1)
-        self._quantile = quantile(options)
         self.sampled = self.central and self.noise == "independent"
         self.rate = settings.federation.fraction if self.sampled else 1.0
         self._check(settings)
@@ -160,7 +148,7 @@ class ClientDP:
         FedproofError
             If no noise is enough.
         """
-        return self._budget.sigma(self.rate, self._participations(self._rounds))
+        return self._noise(self.rate, self._participations(self._rounds))
 
     def over(self, rounds: int, client: str = "", rows: int = 1) -> Spend:
         """Return what so many rounds cost a client that takes part as often as may be."""
@@ -177,11 +165,6 @@ class ClientDP:
     def adaptive(self, expected: float) -> AdaptiveClip | None:
         """Return how the clip adapts, for so many clients in expectation."""
         return AdaptiveClip(*self._quantile, self.sigma, expected) if self._quantile else None
-
-    @property
-    def adapts(self) -> bool:
-        """Whether the clip follows a quantile."""
-        return self._quantile is not None
 
     def mechanism(self, client: str, rows: int) -> ClippedUpdate:
         """Return what a client with so many training rows does in a round."""

@@ -9,12 +9,9 @@ from typing import Any, Self
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.privacy.accounting import epsilon
-from task.privacy.client_dp import ClientDP
+from task.privacy.base import Privacy
 from task.privacy.ledger import Entry
-from task.privacy.record_dp import RecordDP
 from task.registry import find
-
-Privacy = RecordDP | ClientDP
 
 
 def mechanism_of(settings: Settings) -> Privacy | None:

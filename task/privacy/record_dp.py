@@ -9,23 +9,14 @@ from typing import Any
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.options import choice, real, whole
-from task.privacy._common import Budget, below_share, quantile
 from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
+from task.privacy.base import Privacy, below_share
 from task.privacy.dpsgd import Mechanism, batch_plan
 
 
-class RecordDP:
+class RecordDP(Privacy):
     """Settings of ``privacy=record_dp``, checked.
-
-    Attributes
-    ----------
-    unit : str
-        Whom the noise protects.
-    delta : float
-        Of every ε.
-    max_epsilon : float
-        What a client's ledger may not pass.
 
     Raises
     ------
@@ -36,13 +27,11 @@ class RecordDP:
     unit = "record"
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         options: Mapping[str, Any] = settings.privacy.options
         self._settings = settings
-        self._budget = Budget(settings)
-        self.delta, self.max_epsilon = self._budget.delta, self._budget.max_epsilon
         self._clip = real(options, "privacy.clip", positive=True)
         self._per_layer = choice(options, "privacy.clipping", ("flat", "per_layer")) == "per_layer"
-        self._quantile = quantile(options)
         self._physical = None
         if options["physical_batch"] is not None:
             self._physical = whole(options, "privacy.physical_batch", 1)
@@ -56,11 +45,6 @@ class RecordDP:
                 "train.max_grad_norm clips sums of gradients, privacy.clip each record's: leave "
                 "train.max_grad_norm out."
             )
-
-    @property
-    def adapts(self) -> bool:
-        """Whether the clip follows a quantile."""
-        return self._quantile is not None
 
     def mechanism(self, client: str, rows: int) -> Mechanism:
         """Return what a client with so many training rows does in a round.
@@ -78,7 +62,7 @@ class RecordDP:
             )
         below_share(self.delta, rows, f"rows of client '{client}'")
         rate, steps = batch_plan(rows, config)
-        sigma = self._budget.sigma(rate, steps * self._settings.rounds)
+        sigma = self._noise(rate, steps * self._settings.rounds)
         adaptive = None
         if self._quantile:
             adaptive = AdaptiveClip(*self._quantile, sigma, rate * rows)

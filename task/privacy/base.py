@@ -1,18 +1,31 @@
-"""What the mechanisms' settings have in common."""
+"""What a privacy mechanism is to the rest: its settings, what it costs, what a client does."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from conf.errors import FedproofError
 from conf.schema import Scaling, Settings
 from task.options import INFINITY, real
-from task.privacy.accounting import solve_sigma
+from task.privacy.accounting import Spend, solve_sigma
 
 
-class Budget:
-    """How much noise, for which ε.
+class Released(Protocol):
+    """What a client does in a round, as far as its ledger is concerned."""
+
+    @property
+    def clip(self) -> float:
+        """Norm of what is noised."""
+
+    @property
+    def spend(self) -> Spend:
+        """What leaves."""
+
+
+class Privacy(ABC):
+    """Settings of one ``privacy=``, checked.
 
     Parameters
     ----------
@@ -21,16 +34,26 @@ class Budget:
 
     Attributes
     ----------
+    unit : str
+        Whom the noise protects.
     delta : float
         Of every ε.
     max_epsilon : float
         What a client's ledger may not pass.
+    sampled : bool
+        Whether a client shares the cost of rounds for which it was not drawn, in secret.
+    separation : int
+        Fewest rounds from one participation of a client to its next.
 
     Raises
     ------
     FedproofError
-        If they are missing, impossible, or the run tells what no noise protects.
+        If the settings cannot protect anybody, or the run tells what no noise protects.
     """
+
+    unit: ClassVar[str]
+    sampled = False
+    separation = 1
 
     def __init__(self, settings: Settings) -> None:
         options: Mapping[str, Any] = settings.privacy.options
@@ -43,6 +66,7 @@ class Budget:
             )
         self._value = real(options, f"privacy.{given[0]}", positive=True)
         self._solves = given[0] == "epsilon"
+        self._quantile = quantile(options)
         self.delta = real(options, "privacy.delta", positive=True, below=1.0)
         self.max_epsilon = INFINITY
         if options["max_epsilon"] is not None:
@@ -53,7 +77,32 @@ class Budget:
                 f"privacy={name} does not allow: choose task.scaling=local."
             )
 
-    def sigma(self, rate: float, steps: int) -> float:
+    @property
+    def adapts(self) -> bool:
+        """Whether the clip follows a quantile."""
+        return self._quantile is not None
+
+    @abstractmethod
+    def mechanism(self, client: str, rows: int) -> Released:
+        """Return what a client with so many training rows does in a round.
+
+        Raises
+        ------
+        FedproofError
+            If the settings do not fit it.
+        """
+
+    @abstractmethod
+    def over(self, rounds: int, client: str, rows: int) -> Spend:
+        """Return what so many rounds cost a client that takes part as often as may be.
+
+        Raises
+        ------
+        FedproofError
+            If the settings do not fit it.
+        """
+
+    def _noise(self, rate: float, steps: int) -> float:
         """Return the noise multiplier for so many steps at a sampling rate.
 
         Raises
