@@ -12,7 +12,7 @@ from flwr.app import (
     RecordDict,
 )  # fmt: skip
 
-from client_app import cohort as serving
+from client_app import training
 from client_app.app import app
 from client_app.node import node_of
 from conf.errors import FedproofError
@@ -120,7 +120,7 @@ def test_an_unforeseen_error_keeps_its_text_at_home(context, monkeypatch, caplog
     def fail(*_, **__):
         raise ZeroDivisionError("patient 17 is rich")
 
-    monkeypatch.setattr(serving, "train", fail)
+    monkeypatch.setattr(training, "train", fail)
     answer = ask(context, MessageType.TRAIN, Cohort({"va": told(context)}, header=known(context)))
     assert answer.errors == {"va": "ZeroDivisionError: see the log of the client's node."}
     assert "patient 17" in caplog.text
