@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.runs import ROOT, run, write_results
@@ -26,21 +27,25 @@ class ReachedError(Exception):
     """The target is reached: nothing more to measure."""
 
 
-def unpack(archives: Path, target: Path) -> None:
-    """Unpack the four IDX files to where torchvision looks for them.
+@contextlib.contextmanager
+def unpacked() -> Iterator[str]:
+    """Yield a folder with the four IDX files where torchvision looks for them.
 
     Not left to torchvision, because it knows the checksums of other archives of the same files.
     """
-    target.mkdir(parents=True)
-    for archive in archives.glob("*.gz"):
-        (target / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+    data = Path(os.environ.get("FEDPROOF_DATA", ROOT.parent / "shared" / "data")) / "FashionMNIST"
+    if not data.is_dir():
+        sys.exit(f"Fashion-MNIST is not at {data}: set FEDPROOF_DATA to the folder that holds it.")
+    with tempfile.TemporaryDirectory() as root:
+        target = Path(root) / "FashionMNIST" / "raw"
+        target.mkdir(parents=True)
+        for archive in (data / "raw").glob("*.gz"):
+            (target / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+        yield root
 
 
 def main(rounds: int) -> None:
     """Train until the target is reached; print every round."""
-    data = Path(os.environ.get("FEDPROOF_DATA", ROOT.parent / "shared" / "data")) / "FashionMNIST"
-    if not data.is_dir():
-        sys.exit(f"Fashion-MNIST is not at {data}: set FEDPROOF_DATA to the folder that holds it.")
     curve: list[float] = []
     started = time.monotonic()
 
@@ -52,8 +57,7 @@ def main(rounds: int) -> None:
             if curve[-1] >= PUBLISHED - MARGIN:
                 raise ReachedError
 
-    with tempfile.TemporaryDirectory() as root, watching(watch):
-        unpack(data / "raw", Path(root) / "FashionMNIST" / "raw")
+    with unpacked() as root, watching(watch):
         told = [f"task.path={quote(root)}", f"rounds={rounds}"]
         with contextlib.suppress(ReachedError):
             run(["experiment=fashion_mnist", *told])
