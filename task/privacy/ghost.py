@@ -195,14 +195,20 @@ def _convolution(layer: nn.Module, given: Tensor, gradient: Tensor) -> Iterator[
         # "same" may need one place more on the right than on the left.
         same = layer.padding == "same"
         total = [d * (k - 1) * same for k, d in zip(kernel, dilation, strict=True)]
-        left = [pad // 2 for pad in total]
-        images = functional.pad(
-            images, (left[1], total[1] - left[1], left[0], total[0] - left[0])
-        )  # fmt: skip
-        padding = (0, 0)
+        before = [pad // 2 for pad in total]
+        after = [pad - first for pad, first in zip(total, before, strict=True)]
     else:
-        padding = _sides(layer.padding, 0)
-    patches = functional.unfold(images, kernel, dilation, padding, stride)
+        before = after = list(_sides(layer.padding, 0))
+    if any(before) or any(after):
+        images = functional.pad(images, (before[1], after[1], before[0], after[0]))
+    # One copy of a view: several times faster than `functional.unfold`.
+    count, channels, down, right = images.stride()
+    places = gradient.shape[2:] if gradient.dim() == 4 else (1, gradient.shape[2])
+    steps = (down * dilation[0], right * dilation[1], down * stride[0], right * stride[1])
+    view = images.as_strided(
+        (*images.shape[:2], *kernel, *places), (count, channels, *steps), images.storage_offset()
+    )
+    patches = view.reshape(len(given), -1, places[0] * places[1])
     yield from _affine(layer, patches.mT, gradient.flatten(2).mT)
 
 
