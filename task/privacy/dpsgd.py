@@ -207,9 +207,13 @@ def clipper_for(module: nn.Module, examples: Examples) -> Any:
 
 
 def unsupported(module: nn.Module) -> str | None:
-    """Return why Opacus' validator refuses a module, or None."""
+    """Return why Opacus' validator refuses a module, and what to choose instead; or None."""
     from opacus.validators import ModuleValidator
 
+    if any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
+        return "torch's recurrent layers hide each example's part: choose model.dp=true"
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+        return "BatchNorm mixes examples: choose GroupNorm"
     errors = ModuleValidator.validate(module, strict=False)
     return str(errors[0]).splitlines()[0].rstrip(".") if errors else None
 
