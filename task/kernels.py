@@ -22,6 +22,8 @@ from task.patches import patch_products
 
 _RUN = 32
 """Shortest run of neighbouring values for which copying patches beats oneDNN's gradient."""
+_CACHED = 1 << 18
+"""Values of a weight that are read once for two products: 1 MiB, what a core's cache holds."""
 _M = TypeVar("_M", bound=nn.Module)
 
 
@@ -153,7 +155,7 @@ class Flatten(nn.Flatten):
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` from 16 random bits per value; outputs keep their mean exactly."""
+    """`nn.Dropout` from 8 or 16 random bits per value; outputs keep their mean exactly."""
 
     @staticmethod
     def covers(layer: nn.Module) -> bool:
@@ -166,11 +168,13 @@ class Dropout(nn.Dropout):
         if not self.training:
             return x
         x = x if x.is_contiguous(memory_format=_images(x)) else x.contiguous()
-        dropped = min(max(round(self.p * 65536), 1), 65535)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16).as_strided(x.shape, x.stride())
-        keep = (bits >= dropped - 32768).to(x.dtype)
-        return x * keep.mul_(65536 / (65536 - dropped))
+        kind, levels = (torch.int8, 256) if (self.p * 256).is_integer() else (torch.int16, 65536)
+        dropped = min(max(round(self.p * levels), 1), levels - 1)
+        words = torch.empty(-(-x.numel() * kind.itemsize // 8), dtype=torch.int64)
+        bits = words.random_(-(2**63), None).view(kind)[: x.numel()]
+        # Written as numbers at once: a tensor of booleans takes ten times as long.
+        keep = torch.ge(bits, dropped - levels // 2, out=torch.empty_like(bits, dtype=x.dtype))
+        return x * keep.mul_(levels / (levels - dropped)).as_strided(x.shape, x.stride())
 
 
 _FASTER: dict[type[nn.Module], Any] = {
@@ -196,12 +200,29 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
         wanted = ctx.needs_input_grad
-        x_grad = grad @ weight if wanted[0] else None
-        weight_grad = None
-        if wanted[1]:
-            target, scale, weight_grad = _target(weight, ctx.rate)
-            target.addmm_(grad.t(), x, alpha=scale)
+        x_grad = weight_grad = None
+        if wanted[0] and wanted[1] and ctx.rate is not None:
+            x_grad = _stepped(weight.data, x, grad, ctx.rate)
+        else:
+            x_grad = grad @ weight if wanted[0] else None
+            if wanted[1]:
+                target, scale, weight_grad = _target(weight, ctx.rate)
+                target.addmm_(grad.t(), x, alpha=scale)
         return x_grad, weight_grad, grad.sum(0) if ctx.bias and wanted[2] else None, None
+
+
+def _stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
+    """Return the gradient of a dense layer's input, and take the step with its weight.
+
+    Some columns of the weight at a time, which then come from memory once for both.
+    """
+    x_grad = torch.empty_like(x)
+    width = max(1, _CACHED // len(weight))
+    parts = (torch.split(whole, width, 1) for whole in (weight, x, x_grad))
+    for columns, inputs, out in zip(*parts, strict=True):
+        torch.mm(grad, columns, out=out)
+        columns.addmm_(grad.t(), inputs, alpha=-rate)
+    return x_grad
 
 
 class _Conv2d(torch.autograd.Function):
