@@ -36,6 +36,8 @@ ACCOUNTANTS = {
     "skellam": "Rényi DP (Agarwal et al. 2021, dp-accounting)",
 }
 _ORDERS = (*range(2, 129), 144, 160, 192, 224, 256, 320, 384, 448, 512, 768, 1024)
+LEAST_VARIANCE = 0.25
+"""Variance below which sums of discrete Gaussians are no longer close to one (prop. 14)."""
 _SLACK = 1e-9
 """dκ that smoothing may cost a release; s² follows from it."""
 
@@ -80,6 +82,8 @@ class Release:
     def __post_init__(self) -> None:
         if not 0 <= self.contributors <= self.clients:
             raise ValueError(f"{self.contributors} contributors of at most {self.clients} clients")
+        if self.noise is Noise.discrete_gaussian and self.variance < LEAST_VARIANCE:
+            raise ValueError(f"a variance of {self.variance:g}, for which nothing is known")
 
     @property
     def l1(self) -> float:
@@ -120,7 +124,7 @@ def epsilon_rdp(releases: Iterable[Release], delta: float) -> float:
     done = [release for release in releases if release.rounds]
     if not done:
         return 0.0
-    if any(release.contributors == 0 or release.variance == 0 for release in done):
+    if any(release.contributors == 0 for release in done):
         return math.inf
     total = np.sum([release.rounds * rdp(release, _ORDERS) for release in done], axis=0)
     return float(compute_epsilon(_ORDERS, total, delta)[0])

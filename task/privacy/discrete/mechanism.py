@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import FedproofError
-from task.privacy.discrete.accounting import Noise, Release
+from task.privacy.discrete.accounting import LEAST_VARIANCE, Noise, Release
 from task.privacy.discrete.keystream import KeyStream
 from task.privacy.discrete.rotation import padded, rotate, rotate_back
 from task.privacy.discrete.samplers import discrete_gaussian, skellam
@@ -134,8 +134,7 @@ def design(
     spread = (clients * clip) ** 2 / size + clients * deviation**2
     granularity = k * math.sqrt(spread / room) if room > 0 else math.inf
     variance = (deviation / granularity) ** 2
-    # Below σ = 1/2 the sum of discrete Gaussians is no discrete Gaussian any more (prop. 14).
-    if variance < 0.25:
+    if variance < LEAST_VARIANCE:
         raise FedproofError(
             f"sums of {clients} clients do not fit into {bits} bits with noise of {deviation:.3g} "
             "each: raise privacy.bits, or privacy.sigma, or sample fewer clients."

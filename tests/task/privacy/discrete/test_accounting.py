@@ -211,5 +211,7 @@ def test_releases_compose():
 def test_impossible_releases_are_bugs():
     with pytest.raises(ValueError, match="6 contributors"):
         Release(GAUSSIAN, 1.0, 6, 5, 1.0, 4)
+    with pytest.raises(ValueError, match="nothing is known"):
+        Release(GAUSSIAN, 0.2, 5, 5, 1.0, 4)
     with pytest.raises(ValueError, match="skellam"):
         as_gaussian(Release(SKELLAM, 1.0, 5, 5, 1.0, 4))
