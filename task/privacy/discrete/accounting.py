@@ -12,7 +12,7 @@ Gaussian a tight one: the sum is a processed Gaussian, up to a known factor. Tak
 variance v and, where it falls, draw an integer from the discrete Gaussian of variance s² around
 that point. By Poisson summation, an integer's probability is that of N_Z(0, v + s²) up to a factor
 e^±κ with κ ≤ 6 exp(-2π²s²); and n discrete Gaussians of variance σ² add up to N_Z(0, nσ²), up to
-e^(±τ/2) (Kairouz et al., corollary 12). With v = nσ² - s² the sum in d dimensions is within e^±λ,
+e^(±τ/2) (Kairouz et al., before proposition 14). With v = nσ² - s² the sum in d dimensions is within e^±λ,
 λ = d(τ/2 + κ), of a Gaussian mechanism of variance v whose output was processed, and
 ε(δ) ≤ ε_Gauss(δ e^-λ) + 2λ. s² is chosen for dκ = 10^-9; from σ = 3 on, τ is below 10^-37 n.
 """
@@ -133,7 +133,8 @@ def epsilon_rdp(releases: Iterable[Release], delta: float) -> float:
 def rdp(release: Release, orders: Sequence[int]) -> NDArray[np.float64]:
     """Return the Rényi divergences of one sum, at whole orders α ≥ 2.
 
-    Kairouz, Liu, Steinke 2021, proposition 14; Agarwal, Kairouz, Liu 2021, theorem 3.5.
+    Kairouz, Liu, Steinke 2021, proposition 14; Agarwal, Kairouz, Liu 2021, the bound for
+    several dimensions (section 3).
     """
     alpha = np.asarray(orders, np.float64)
     variance = release.contributors * release.variance

@@ -208,7 +208,7 @@ def round_conditionally(
     """Round each number up or down at random, without bias, until the whole norm is in bounds.
 
     The bound on the norm is what privacy rests on; the condition shifts the mean by next to
-    nothing (Kairouz et al., lemma 5).
+    nothing.
     """
     floors = np.floor(values)
     fractions = values - floors

@@ -74,7 +74,7 @@ def release(
 @pytest.mark.parametrize("variance", [0.25, 0.5, 1.0])
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_tau_bounds_what_a_sum_lacks_to_be_a_discrete_gaussian(variance, count):
-    """Kairouz et al., corollary 12, numerically."""
+    """Kairouz et al., numerically: what proposition 14 rests on."""
     sums, whole = summed(gaussian_pmf(variance, 25), count), gaussian_pmf(count * variance, 25)
     middle = slice(25 - 8, 25 + 9)
     ratio = np.abs(np.log(sums[middle] / whole[middle])).max()
@@ -136,7 +136,7 @@ def test_dp_accounting_knows_one_discrete_gaussian():
 
 
 def test_renyi_bounds_are_the_papers():
-    """Proposition 14 with each of its three terms smallest, and theorem 3.5, by hand."""
+    """Proposition 14 with each of its three terms smallest, and the bound for Skellam, by hand."""
     gaussian = Release(GAUSSIAN, 0.5, 10, 10, 3.0, 64)
     tau = sum(10 * math.exp(-(math.pi**2) * k / (k + 1)) for k in range(1, 10))
     square, l1 = 9 / 5, 9.0
