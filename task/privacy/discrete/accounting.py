@@ -12,8 +12,8 @@ Gaussian a tight one: the sum is a processed Gaussian, up to a known factor. Tak
 variance v and, where it falls, draw an integer from the discrete Gaussian of variance s² around
 that point. By Poisson summation, an integer's probability is that of N_Z(0, v + s²) up to a factor
 e^±κ with κ ≤ 6 exp(-2π²s²); and n discrete Gaussians of variance σ² add up to N_Z(0, nσ²), up to
-e^(±τ/2) (Kairouz et al., before proposition 14). With v = nσ² - s² the sum in d dimensions is within e^±λ,
-λ = d(τ/2 + κ), of a Gaussian mechanism of variance v whose output was processed, and
+e^(±τ/2) (Kairouz et al., before proposition 14). With v = nσ² - s² the sum in d dimensions is
+within e^±λ, λ = d(τ/2 + κ), of a Gaussian mechanism of variance v whose output was processed, and
 ε(δ) ≤ ε_Gauss(δ e^-λ) + 2λ. s² is chosen for dκ = 10^-9; from σ = 3 on, τ is below 10^-37 n.
 """
 
