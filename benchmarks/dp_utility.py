@@ -14,8 +14,8 @@ from benchmarks.runs import run, write_results
 SEEDS = (42, 43, 44)
 EPSILONS = (1.0, 3.0, 8.0)
 TASKS: Mapping[str, Sequence[str]] = {
-    "healthcare": ("train.epochs=1", "rounds=5", "model=logistic", "privacy.clip=0.5"),
-    "finance": ("rounds=5", "train.lr=0.5", "privacy.clip=0.5"),
+    "healthcare": ("train.epochs=1", "rounds=5", "model=logistic", "train.lr=0.5", "privacy.clip=0.5"),
+    "finance": ("rounds=5", "train.lr=2.0", "privacy.clip=0.5"),
     "iot": ("rounds=10", "train.epochs=2", "train.lr=0.2", "train.momentum=0.0"),
     "keyboard": (
         "model=char_transformer", "partition=iid", "federation.clients=8", "rounds=5",
