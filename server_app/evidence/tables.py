@@ -65,8 +65,9 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         table.add_row(f"ε per {privacy['unit']}, at most", f"{privacy['epsilon_most']:.3f}")
         table.add_row("δ", f"{privacy['delta']:g}")
         table.add_section()
-    table.add_row("sent to clients", human_bytes(summary["bytes_down"]))
-    table.add_row("sent by clients", human_bytes(summary["bytes_up"]))
+    purpose = " to evaluate" if summary.get("privacy", {}).get("secret") else ""
+    table.add_row(f"sent to clients{purpose}", human_bytes(summary["bytes_down"]))
+    table.add_row(f"sent by clients{purpose}", human_bytes(summary["bytes_up"]))
     table.add_row("seconds", f"{summary['seconds']:.1f}")
     return table
 

@@ -40,7 +40,10 @@ _TRUST = (
     "numbers of rows are public; the server adds the noise and is trusted with single updates; "
     "training losses are not recorded"
 )
-_SECRET = "who was drawn is not recorded, and who watches traffic or clock is not considered"
+_SECRET = (
+    "who was drawn is not recorded, nor the bytes of training, which would tell how many; who "
+    "watches traffic or clock is not considered"
+)
 _ROUNDING = 1e-5
 
 
@@ -201,7 +204,8 @@ class Curator(Account):
         return {EVERYONE: mine}, {EVERYONE: epsilon([e.spend for e in entries], delta)}
 
     def _facts(self) -> dict[str, Any]:
-        return {**super()._facts(), "sigma": self._client_dp.sigma, "clip": self._clip}
+        facts = {"sigma": self._client_dp.sigma, "clip": self._clip, "secret": self.secret}
+        return super()._facts() | facts
 
     def _assumptions(self) -> str:
         return "; ".join([_TRUST, *([_SECRET] if self.secret else []), EVALUATION])

@@ -61,7 +61,10 @@ def test_what_was_spent_composes_and_names_nobody(federate):
         assert told["epsilon"] == {"every client": pytest.approx(cost, abs=1e-3)}
         assert line["sampled"] == line["answered"] == [] and line["secret"]
         assert "loss" not in line["train"]
-    assert "who was drawn is not recorded" in ran.summary["privacy"]["assumptions"]
+    assert (
+        "who was drawn is not recorded, nor the bytes of training"
+        in ran.summary["privacy"]["assumptions"]
+    )
     text = (ran.directory / files.METRICS).read_text() + (ran.directory / files.RUN).read_text()
     assert "client-0" not in text
 
