@@ -81,7 +81,7 @@ def test_cohorts_are_poisson_samples_of_the_systems_randomness(federate, monkeyp
     federate("rounds=40", *DP, "evaluate_every=40", "checkpoint_every=40")
     sizes = [len(cohort) for cohort in drawn]
     # 20 clients at 0.3: mean 6, variance 4.2; a fixed size would not vary.
-    assert 4.5 < np.mean(sizes) < 7.5 and 1.5 < np.var(sizes) < 10
+    assert 4.5 < np.mean(sizes) < 7.5 and 0.8 < np.var(sizes) < 12
     first, federate_again = list(drawn), federate("rounds=5", *DP)
     assert federate_again.rounds and drawn[len(first) : len(first) + 5] != first[:5]
 
@@ -107,8 +107,8 @@ def test_the_noise_is_there(federate, monkeypatch):
     )
     for noise in (first, second):
         # Noise multiplier times clip, over the expected number of clients.
-        assert noise.std() == pytest.approx(3.0 * 0.5 / (0.3 * 20), rel=0.06)
-        assert abs(noise.mean()) < 0.02
+        assert noise.std() == pytest.approx(3.0 * 0.5 / (0.3 * 20), rel=0.1)
+        assert abs(noise.mean()) < 0.03
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
 
 

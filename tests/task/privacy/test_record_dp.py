@@ -55,9 +55,11 @@ def test_an_adapted_clip_and_the_optimiser_go_on_from_round_to_round(federate):
         clips[path] = [entry.facts["clip"] for entry in Ledger(path).entries()]
     kept = sorted((ran.directory / "clients").rglob("*.safetensors"))
     assert len(kept) >= len(SIZES)
-    last = [load_file(path) for path in kept]
-    # A clip far below the gradients' norms grows with every batch.
-    assert all(memory["clip"] > 0.1 and "velocity" in memory for memory in last)
+    memories = [load_file(path) for path in kept]
+    assert all("velocity" in memory for memory in memories)
+    # A clip far below the gradients' norms grows with every batch, also from round to round.
+    found = sorted(float(memory["clip"]) for memory in memories)
+    assert found[0] > 0.012 and found[-1] > 0.08
     # What is accounted does not change: sum and count share one noise multiplier.
     assert ran.rounds[-1]["privacy"]["epsilon"] == pytest.approx(
         {client: epsilon(spends(client, 3), 1e-5) for client in SIZES}, abs=1e-3
