@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from conf.errors import FedproofError
+from task.identity import bound
 
 _PUBLIC, _SIGNATURE, _NONCE = 32, 64, 12
 _OFFER, _SEALED = b"fedproof he offer 1", b"fedproof he sealed 1"
@@ -28,7 +29,7 @@ def offer(run: str, client: str, identity: Ed25519PrivateKey) -> tuple[X25519Pri
     """Return a client's fresh key for one run, to keep, and the signed public part, to send."""
     key = X25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw()
-    return key, public + identity.sign(_bound(_OFFER, run, client, public))
+    return key, public + identity.sign(bound(_OFFER, run, client, public))
 
 
 def seal(
@@ -63,15 +64,15 @@ def seal(
     fresh = X25519PrivateKey.generate()
     mine, nonce = fresh.public_key().public_bytes_raw(), os.urandom(_NONCE)
     try:
-        receiver_identity.verify(signature, _bound(_OFFER, run, receiver, public))
-        cipher = _cipher(fresh, public, _bound(_SEALED, *route, public, mine))
+        receiver_identity.verify(signature, bound(_OFFER, run, receiver, public))
+        cipher = _cipher(fresh, public, bound(_SEALED, *route, public, mine))
     except (InvalidSignature, ValueError):
         raise FedproofError(
             f"the key offered for '{receiver}' is not signed by its identity key for this run, so "
             "it may be the server's own: no encryption key was sent to it."
         ) from None
-    body = mine + nonce + cipher.encrypt(nonce, secret, _bound(*route))
-    return body + identity.sign(_bound(_SEALED, *route, public, body))
+    body = mine + nonce + cipher.encrypt(nonce, secret, bound(*route))
+    return body + identity.sign(bound(_SEALED, *route, public, body))
 
 
 def unseal(
@@ -102,9 +103,9 @@ def unseal(
     body, signature = sealed[:-_SIGNATURE], sealed[-_SIGNATURE:]
     mine, nonce = body[:_PUBLIC], body[_PUBLIC : _PUBLIC + _NONCE]
     try:
-        sender_identity.verify(signature, _bound(_SEALED, *route, public, body))
-        cipher = _cipher(key, mine, _bound(_SEALED, *route, public, mine))
-        return cipher.decrypt(nonce, body[_PUBLIC + _NONCE :], _bound(*route))
+        sender_identity.verify(signature, bound(_SEALED, *route, public, body))
+        cipher = _cipher(key, mine, bound(_SEALED, *route, public, mine))
+        return cipher.decrypt(nonce, body[_PUBLIC + _NONCE :], bound(*route))
     except (InvalidSignature, InvalidTag, ValueError):
         run, sender, receiver = route
         raise FedproofError(
@@ -117,9 +118,3 @@ def _cipher(mine: X25519PrivateKey, theirs: bytes, transcript: bytes) -> AESGCM:
     """Return the cipher of the key that two parties share, bound to all they said."""
     shared = mine.exchange(X25519PublicKey.from_public_bytes(theirs))
     return AESGCM(HKDF(SHA256(), 32, salt=None, info=transcript).derive(shared))
-
-
-def _bound(*parts: str | bytes) -> bytes:
-    """Join parts so that no other parts give the same bytes."""
-    raw = [part.encode() if isinstance(part, str) else part for part in parts]
-    return b"".join(len(part).to_bytes(8, "big") + part for part in raw)

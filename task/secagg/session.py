@@ -1,0 +1,225 @@
+"""What the clients of a session must know alike: its terms, and whose fresh keys belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Self
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from conf.errors import FedproofError
+from task.identity import PUBLIC, SIGNATURE, Identity, bound, is_signed
+from task.secagg.graph import degree, neighbours, threshold_of
+from task.secagg.shamir import PRIME
+
+_ADVERT = "fedproof secagg advert 1"
+_SESSION = "fedproof secagg session 1"
+DIGEST = 32
+"""Bytes of an advert's digest."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a run's settings say of its sessions.
+
+    Attributes
+    ----------
+    bits : int
+        b: vectors are added modulo 2^b, 16 or 32.
+    range : float
+        No value of an update is beyond [-range, range].
+    max_weight : int
+        The most that an update weighs.
+    threshold : float
+        More than this share of a client's holders unmask it; at least a half.
+    min_cohort : int
+        The fewest whose sum may be seen.
+    corrupt, dropout : float
+        Shares of the cohort for which large cohorts' graphs are made (`graph.degree`).
+    stochastic : bool
+        Whether values are rounded at random, without bias, instead of to the nearest.
+    active : bool
+        Whether clients deal only with those in their roster.
+    """
+
+    bits: int
+    range: float
+    max_weight: int
+    threshold: float
+    min_cohort: int
+    corrupt: float
+    dropout: float
+    stochastic: bool
+    active: bool
+
+
+@dataclass(frozen=True)
+class Advert:
+    """A client's fresh public keys, for one session, signed with its identity key."""
+
+    client: str
+    identity: bytes
+    masking: bytes
+    sealing: bytes
+    signature: bytes
+
+    @classmethod
+    def unpack(cls, client: str, data: bytes) -> Self:
+        """Read what `pack` made."""
+        ends = (PUBLIC, 2 * PUBLIC, 3 * PUBLIC, 3 * PUBLIC + SIGNATURE)
+        return cls(client, *(data[a:b] for a, b in zip((0, *ends), ends, strict=False)))
+
+    def pack(self) -> bytes:
+        """Return what travels, besides the name."""
+        return self.identity + self.masking + self.sealing + self.signature
+
+    def require_signed(self) -> None:
+        """Refuse an advert that the owner of the identity key in it did not sign.
+
+        Raises
+        ------
+        FedproofError
+            Then.
+        """
+        told = (_ADVERT, self.client, self.masking, self.sealing)
+        if not is_signed(self.identity, self.signature, *told):
+            raise FedproofError(
+                f"the keys of client '{self.client}' are not signed by it: they may be somebody "
+                "else's, and were refused."
+            )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Which advert this is."""
+        return hashlib.sha256(bound(_ADVERT, self.client, self.pack())).digest()
+
+
+@dataclass(frozen=True)
+class FreshKeys:
+    """The secret halves of an advert's keys."""
+
+    masking: X25519PrivateKey
+    sealing: X25519PrivateKey
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make new ones."""
+        masking = X25519PrivateKey.generate()
+        while int.from_bytes(masking.private_bytes_raw(), "big") >= PRIME:  # 2^-248
+            masking = X25519PrivateKey.generate()
+        return cls(masking, X25519PrivateKey.generate())
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """Read what `pack` made."""
+        load = X25519PrivateKey.from_private_bytes
+        return cls(load(data[:PUBLIC]), load(data[PUBLIC:]))
+
+    def pack(self) -> bytes:
+        """Return what a client keeps to itself."""
+        return self.masking.private_bytes_raw() + self.sealing.private_bytes_raw()
+
+    def advert(self, client: str, identity: Identity) -> Advert:
+        """Return the public halves, signed."""
+        masking, sealing = (
+            key.public_key().public_bytes_raw() for key in (self.masking, self.sealing)
+        )
+        signature = identity.sign(_ADVERT, client, masking, sealing)
+        return Advert(client, identity.public, masking, sealing, signature)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One sum: for what, under which terms, over whose vectors.
+
+    Attributes
+    ----------
+    run : str
+        What was started once.
+    purpose : str
+        What is added up.
+    number : int
+        The round.
+    terms : Terms
+        By each client's own settings.
+    digests : tuple of bytes
+        Of the adverts, in the order of the clients' numbers.
+    """
+
+    run: str
+    purpose: str
+    number: int
+    terms: Terms
+    digests: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @cached_property
+    def root(self) -> bytes:
+        """Hash of all of it: keys are bound to it, so clients that were told otherwise differ."""
+        terms = [f"{key}={value!r}" for key, value in sorted(asdict(self.terms).items())]
+        told = [_SESSION, self.run, self.purpose, str(self.number), *terms]
+        return hashlib.sha256(bound(*told, *self.digests)).digest()
+
+    @cached_property
+    def graph(self) -> list[list[int]]:
+        """Each client's neighbours."""
+        terms = self.terms
+        k = degree(len(self), terms.threshold, terms.corrupt, terms.dropout)
+        return neighbours(len(self), k, self.root)
+
+    @cached_property
+    def threshold(self) -> int:
+        """How many of a client's holders, itself and its neighbours, unmask it."""
+        return threshold_of(len(self.graph[0]) + 1, self.terms.threshold)
+
+
+def self_mask(root: bytes, client: int, secret: bytes) -> bytes:
+    """Return the seed of a client's self mask in the session of a `root`."""
+    return _derived(secret, "self mask", root, str(client))
+
+
+def pair_mask(root: bytes, pair: tuple[int, int], mine: X25519PrivateKey, theirs: bytes) -> bytes:
+    """Return the seed of the mask of two clients, from one's secret and the other's public key."""
+    return _derived(_shared(mine, theirs), "pair mask", root, *map(str, sorted(pair)))
+
+
+def share_key(root: bytes, route: tuple[int, int], mine: X25519PrivateKey, theirs: bytes) -> bytes:
+    """Return the key under which the first client's shares go to the second."""
+    return _derived(_shared(mine, theirs), "share", root, *map(str, route))
+
+
+def commitment(root: bytes, client: int, secret: bytes) -> bytes:
+    """Return what tells a self mask's secret from another one, and nothing about it."""
+    return _derived(secret, "commitment", root, str(client))
+
+
+def cohort_of(digests: bytes) -> tuple[bytes, ...]:
+    """Cut digests that travelled as one string apart."""
+    return tuple(digests[i : i + DIGEST] for i in range(0, len(digests), DIGEST))
+
+
+def bits_of(members: Sequence[bool]) -> bytes:
+    """Return yes or no for each client, eight to a byte."""
+    value = sum(1 << i for i, there in enumerate(members) if there)
+    return value.to_bytes((len(members) + 7) // 8, "little")
+
+
+def members_of(bits: bytes) -> set[int]:
+    """Return the numbers of the clients with a yes."""
+    value = int.from_bytes(bits, "little")
+    return {i for i in range(value.bit_length()) if value >> i & 1}
+
+
+def _shared(mine: X25519PrivateKey, theirs: bytes) -> bytes:
+    return mine.exchange(X25519PublicKey.from_public_bytes(theirs))
+
+
+def _derived(secret: bytes, *info: str | bytes) -> bytes:
+    return HKDF(SHA256(), 32, salt=None, info=bound(*info)).derive(secret)
