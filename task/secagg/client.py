@@ -11,9 +11,9 @@ from typing import Any, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from conf.errors import FedproofError
 from task.identity import Identity, Roster, bound, is_signed
 from task.secagg.masks import Words, add_masks
+from task.secagg.seat import Seat
 from task.secagg.session import (
     Advert,
     FreshKeys,
@@ -28,42 +28,6 @@ from task.secagg.shamir import SIZE, new_secret, split
 
 AGREE = "fedproof secagg agree 1"
 _NONCE = 12
-
-
-@dataclass(frozen=True)
-class Seat:
-    """What a client knows of a session once it has joined.
-
-    Attributes
-    ----------
-    client : str
-        Its name.
-    index : int
-        Its number.
-    root : bytes
-        `Session.root`.
-    run, purpose, number
-        As in `Session`.
-    count, threshold, least : int
-        Clients in the session, holders that unmask one, the fewest whose sum may be seen.
-    """
-
-    client: str
-    index: int
-    root: bytes
-    run: str
-    purpose: str
-    number: int
-    count: int
-    threshold: int
-    least: int
-
-    def refusal(self, why: str) -> FedproofError:
-        """Return a sentence that names this client and the session."""
-        return FedproofError(
-            f"client '{self.client}' refuses in the secure sum of round {self.number} "
-            f"({self.purpose}): {why}."
-        )
 
 
 @dataclass
@@ -125,7 +89,7 @@ class Member:
         FedproofError
             If it does not take part in that.
         """
-        seat = _seat(session, own)
+        seat = Seat.of(session, own)
         if seat.count < seat.least:
             raise seat.refusal(
                 f"{seat.count} clients were asked, aggregation.min_cohort is {seat.least}"
@@ -299,17 +263,3 @@ class Member:
                 f"{count} of it and its neighbours {what}, {self.seat.threshold} are needed "
                 "(aggregation.threshold)"
             )
-
-
-def _seat(session: Session, own: Advert) -> Seat:
-    return Seat(
-        client=own.client,
-        index=session.digests.index(own.digest) if own.digest in session.digests else -1,
-        root=session.root,
-        run=session.run,
-        purpose=session.purpose,
-        number=session.number,
-        count=len(session),
-        threshold=session.threshold,
-        least=session.terms.min_cohort,
-    )
