@@ -1,4 +1,4 @@
-"""The Flower ClientApp: a node's three answers.
+"""The Flower ClientApp: a node's answers.
 
 It imports torch when the first message comes: Flower's simulation loads the ClientApp before it
 starts Ray, which thus starts while the ServerApp imports torch.
@@ -18,6 +18,14 @@ def query(message: Message, context: Context) -> Message:
     from client_app.cohort import describe_clients
 
     return describe_clients(message, context)
+
+
+@app.query("secure")
+def secure(message: Message, context: Context) -> Message:
+    """Do this node's clients' part in sums that hide their answers."""
+    from client_app.cohort import secure_clients
+
+    return secure_clients(message, context)
 
 
 @app.train()

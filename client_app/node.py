@@ -13,6 +13,8 @@ from flwr.supercore.utils import get_flwr_home
 from torch import nn
 
 from client_app.guard import Guard
+from client_app.secure.secagg import SecAggClients
+from client_app.secure.trust import Trust
 from client_app.state import ClientStore
 from conf.compose import compose, split_overrides
 from conf.digest import code_digest, config_digest
@@ -25,6 +27,7 @@ from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.objectives import Objective
 from task.privacy.policy import Policy
+from task.secure import protection_of
 from task.source import DataSource
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
@@ -35,11 +38,15 @@ CACHED_CLIENTS = 256
 class Node:
     """Settings, data and one reused model of this process."""
 
-    def __init__(self, settings: Settings, source: DataSource, state: Path, guard: Guard) -> None:
+    def __init__(
+        self, settings: Settings, source: DataSource, state: Path, guard: Guard, trust: Trust
+    ) -> None:
         self.settings = settings
         self.source = source
         self.guard = guard
+        self.protection = protection_of(settings)
         self._state = state
+        self._trust = trust
         self.digests = {"config": config_digest(settings), "code": code_digest()}
 
     def check(self, header: Mapping[str, Any]) -> None:
@@ -55,6 +62,19 @@ class Node:
         """Return where clients keep what they keep from round to round."""
         lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
         return ClientStore(self._state, lineage)
+
+    def secure(self, header: Mapping[str, Any]) -> SecAggClients | None:
+        """Return what hides the clients' answers from the server, if the run has that.
+
+        Raises
+        ------
+        FedproofError
+            If the node cannot take part in it.
+        """
+        if self.protection is None:
+            return None
+        run = str(header["lineage"][0][0])
+        return SecAggClients(self.protection, self._trust, self._state / "secrets", run)
 
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""
@@ -119,12 +139,14 @@ def node_of(context: Context) -> Node:
     Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
     silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node);
     ``state`` and ``ledger`` (where its clients keep what they keep, and their privacy ledgers);
-    ``privacy``, ``placement``, ``max-epsilon`` and ``delta`` (`Policy`).
+    ``identity`` and ``roster`` (the clients' signing key, and those of all clients that they know);
+    ``privacy``, ``placement``, ``max-epsilon``, ``delta``, ``aggregation``, ``min-cohort`` and
+    ``threshold`` (`Policy`).
     """
     config = context.node_config
     places = tuple(
         None if key not in config else Path(str(config[key])).expanduser()
-        for key in ("data", "state", "ledger")
+        for key in ("data", "state", "ledger", "identity", "roster")
     )
     return _node(
         split_overrides(str(context.run_config.get("overrides", ""))),
@@ -144,7 +166,7 @@ def _node(
     share: tuple[int, int],
 ) -> Node:
     settings = compose(overrides)
-    own, *kept = places
+    own, *kept, identity, roster = places
     # A silo's disk is not the server's to choose a place on.
     told = settings.run_dir if own is None else None
     state, ledger = (
@@ -152,7 +174,8 @@ def _node(
         for place, folder in zip(kept, ("clients", "ledgers"), strict=True)
     )
     guard = Guard(settings, policy, ledger)
-    return Node(settings, DataSource(settings, own, name, *share), state, guard)
+    trust = Trust(state / "identities", identity, roster, simulated=own is None)
+    return Node(settings, DataSource(settings, own, name, *share), state, guard, trust)
 
 
 @lru_cache(maxsize=2)

@@ -26,7 +26,7 @@ from task.profiling import Stopwatch
 from task.seeding import derive
 from task.stacked import stacks, train_stacked
 from task.training import Memory, Trained, train
-from task.wire import Cohort
+from task.wire import Cohort, config, records
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Training:
         self._settings = node.settings
         self._cohort = cohort
         self._learner = node.learner(cohort.header)
+        self._secure = node.secure(cohort.header)
         self._total = _total(self._learner, cohort)
         keeps = node.settings.train.keep_optimizer or node.guard.adapts
         self._store = node.store(cohort.header) if keeps else None
@@ -136,7 +137,8 @@ class Training:
             mechanism = self._mechanism(client, len(data))
             layers = self._learner.private if isinstance(mechanism, Mechanism) else None
             model = self._learner.load(self._cohort.parts[client]["arrays"], layers)
-            start = model.values().clone() if isinstance(mechanism, ClippedUpdate) else None
+            differs = isinstance(mechanism, ClippedUpdate) or self._secure is not None
+            start = model.values().clone() if differs else None
             with self._clock.stage("training"):
                 trained = self._train(client, model, data, mechanism)
             self._finish(client, model.values(), trained, len(data), (mechanism, start))
@@ -200,23 +202,42 @@ class Training:
         self._keep(client, trained.memory)
         mechanism, start = private
         metrics = MetricRecord({"num-examples": rows, "steps": trained.steps})
-        part = RecordDict({"metrics": metrics})
         if isinstance(mechanism, ClippedUpdate):
             assert start is not None
             values = self._protected(values, start, mechanism, metrics)
+        elif mechanism is None and math.isfinite(trained.loss):
+            metrics["loss"] = trained.loss
+        part = RecordDict()
+        if self._secure is not None:
+            assert start is not None
+            central = isinstance(mechanism, ClippedUpdate) and not mechanism.local
+            part = self._masked(client, values if central else values - start, metrics)
         if mechanism is not None:
             with self._clock.stage("privacy"):
-                part["privacy"] = self._node.guard.release(
-                    client, mechanism, self._moment(client), rows
-                )
-        elif math.isfinite(trained.loss):
-            metrics["loss"] = trained.loss
-        with self._clock.stage("summing"):
-            if self._total is not None:
-                self._total.add(values.cpu(), int(str(metrics["num-examples"])))
-            else:
-                part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
+                moment = self._moment(client)
+                part["privacy"] = self._node.guard.release(client, mechanism, moment, rows)
+        if self._secure is None:
+            part["metrics"] = metrics
+            with self._clock.stage("summing"):
+                self._add(part, values)
         self._parts[client] = part
+
+    def _add(self, part: RecordDict, values: Tensor) -> None:
+        """Add a client's model up, or put it into its answer."""
+        if self._total is None:
+            part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
+        else:
+            self._total.add(values.cpu(), int(str(records(part, MetricRecord)[0]["num-examples"])))
+
+    def _masked(self, client: str, update: Tensor, metrics: MetricRecord) -> RecordDict:
+        """Return a client's update and its metrics, each times its weight, for a secure sum."""
+        assert self._secure is not None
+        told = config(self._cohort.parts[client], "secure")
+        weight = int(str(metrics["num-examples"]))
+        figures = {name: [float(str(value)) * weight] for name, value in metrics.items()}
+        figures["num-examples"] = [float(weight)]
+        with self._clock.stage("secure aggregation"):
+            return self._secure.masked(client, told, update.cpu(), weight, figures)
 
     def _protected(
         self, values: Tensor, start: Tensor, mechanism: ClippedUpdate, metrics: MetricRecord

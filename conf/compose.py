@@ -27,7 +27,7 @@ from conf.schema import Settings
 CONFIG_DIR = Path(__file__).resolve().parent
 CONFIG_NAME = "config"
 RESERVED = (
-    "aggregation", "attack", "defence", "personalization", "compression", "compare",
+    "attack", "defence", "personalization", "compression", "compare",
     "seeds",
 )  # fmt: skip
 """Names kept for capabilities to come; typing one says so instead of 'unknown'."""
@@ -178,7 +178,8 @@ def _unknown_sentence(key: str) -> str:
 @cache
 def _all_keys() -> tuple[str, ...]:
     """List every dotted key that some choice of groups declares."""
-    found = {"task", "model", "partition", "strategy", "federation", "privacy", "experiment"}
+    found = {"task", "model", "partition", "strategy", "federation", "privacy", "aggregation"}
+    found |= {"experiment"}
     for path in CONFIG_DIR.rglob("*.yaml"):
         group = "" if path.parent == CONFIG_DIR else f"{path.parent.name}."
         text = path.read_text(encoding="utf-8")

@@ -129,6 +129,14 @@ class PrivacyConfig:
 
 
 @dataclass
+class AggregationConfig:
+    """What hides single answers from the server: a module under `task.secure` and its options."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class TrainConfig:
     """Local training at one client in one round.
 
@@ -224,6 +232,7 @@ class Settings:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     rounds: int = 10

@@ -104,6 +104,20 @@ def records(content: RecordDict, kind: type[R]) -> list[R]:
     return [record for record in content.values() if isinstance(record, kind)]
 
 
+def config(content: RecordDict, key: str) -> ConfigRecord:
+    """Return one of a content's ConfigRecords.
+
+    Raises
+    ------
+    WireError
+        If there is none of that name.
+    """
+    record = content.get(key)
+    if not isinstance(record, ConfigRecord):
+        raise WireError(f"the message holds no '{key}' settings")
+    return record
+
+
 def wire_bytes(content: RecordDict) -> int:
     """Return the size of a content as Flower serialises it: array data and encoded records."""
     total = 0

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from conf.errors import FedproofError
 from conf.schema import Settings
+from task.options import INFINITY
 from task.privacy.accounting import epsilon
 from task.privacy.base import Privacy
 from task.privacy.ledger import Entry
@@ -41,31 +42,36 @@ class Policy:
         What the ledger may not pass.
     delta : float or None
         At which that is measured; None: the run's.
+    aggregation : str or None
+        The one ``aggregation=`` that they must have.
+    min_cohort : int
+        The fewest clients whose sum may be seen, where the server sees sums only.
+    threshold : float
+        The least ``aggregation.threshold``.
     """
 
     privacy: str | None = None
     placement: str | None = None
-    max_epsilon: float = float("inf")
+    max_epsilon: float = INFINITY
     delta: float | None = None
+    aggregation: str | None = None
+    min_cohort: int = 3
+    threshold: float = 0.5
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
-        """Read ``privacy``, ``placement``, ``max-epsilon`` and ``delta`` from a node config.
+        """Read what a node config demands: the attributes, with dashes.
 
         Raises
         ------
         FedproofError
             If a number is none, or none that can be kept to.
         """
-        privacy, placement = (
-            str(config[key]) if key in config else None for key in ("privacy", "placement")
-        )
-        numbers = {}
-        for key, below in (("max-epsilon", float("inf")), ("delta", 1.0)):
-            if key in config:
-                numbers[key] = _number(config[key], key, below)
-        most = numbers.get("max-epsilon", float("inf"))
-        return cls(privacy, placement, most, numbers.get("delta"))
+        texts = ("privacy", "placement", "aggregation")
+        numbers = {"max-epsilon": INFINITY, "delta": 1.0, "min-cohort": INFINITY, "threshold": 1.0}
+        told: dict[str, Any] = {key: str(config[key]) for key in texts if key in config}
+        told |= {k: _number(config[k], k, below) for k, below in numbers.items() if k in config}
+        return cls(**{key.replace("-", "_"): value for key, value in told.items()})
 
     def require(self, settings: Settings) -> None:
         """Refuse a run without the mechanism that is demanded.
@@ -86,11 +92,26 @@ class Policy:
                 f"this node's policy demands privacy.placement={self.placement}, the run has "
                 f"{placement or 'no client-level privacy'}: nothing is sent."
             )
-        if self.max_epsilon < float("inf") and settings.privacy.name == "none":
+        if self.max_epsilon < INFINITY and settings.privacy.name == "none":
             raise FedproofError(
                 f"this node's policy allows max-epsilon={self.max_epsilon:g}, the run has no "
                 "privacy: nothing is sent."
             )
+        self._require_aggregation(settings)
+
+    def _require_aggregation(self, settings: Settings) -> None:
+        name, options = settings.aggregation.name, settings.aggregation.options
+        if self.aggregation is not None and name != self.aggregation:
+            raise FedproofError(
+                f"this node's policy demands aggregation={self.aggregation}, the run has "
+                f"aggregation={name}: nothing is sent."
+            )
+        for key, least in (("min_cohort", self.min_cohort), ("threshold", self.threshold)):
+            if key in options and options[key] < least:
+                raise FedproofError(
+                    f"this node's policy demands {key.replace('_', '-')}={least:g} at least, the "
+                    f"run has aggregation.{key}={options[key]:g}: nothing is sent."
+                )
 
     def check(self, entries: Sequence[Entry], mechanism: Privacy, client: str) -> float:
         """Return what a ledger's entries cost together, if that is allowed.
@@ -118,6 +139,6 @@ def _number(value: Any, key: str, below: float) -> float:
     except (TypeError, ValueError):
         number = float("nan")
     if not 0 < number < below:
-        limits = "positive" if below == float("inf") else f"between 0 and {below:g}"
+        limits = "positive" if below == INFINITY else f"between 0 and {below:g}"
         raise FedproofError(f"--node-config {key}={value} must be {limits}.")
     return number

@@ -1,0 +1,220 @@
+"""Secure aggregation on a node: clients answer the server's requests, and mask their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+from torch import Tensor
+
+from client_app.secure.box import opened
+from client_app.secure.trust import Trust
+from conf.errors import FedproofError
+from task.arrays import array_of, record_of
+from task.secagg.client import Member
+from task.secagg.encoding import Encoding
+from task.secagg.session import Advert, FreshKeys, Session, cohort_of
+from task.secure.secagg import SecAgg
+
+_SPARE = 4
+"""Keys that were advertised and not used yet; of more, the oldest are thrown away."""
+Numbered = Mapping[int, bytes]
+
+
+class SecAggClients:
+    """The clients of one node in one run.
+
+    Parameters
+    ----------
+    protection : SecAgg
+        By the node's own settings.
+    trust : Trust
+        The clients' identity keys, and those that they know.
+    folder : Path
+        Where they keep their secrets.
+    run : str
+        What was started once.
+
+    Raises
+    ------
+    FedproofError
+        If they are to know whom they deal with, and have no roster.
+    """
+
+    def __init__(self, protection: SecAgg, trust: Trust, folder: Path, run: str) -> None:
+        self._terms = protection.terms
+        self._trust = trust
+        self._folder = folder
+        self._run = run
+        if self._terms.active and trust.roster is None:
+            raise FedproofError(
+                "aggregation.adversary=active needs a roster of the clients' identity keys: give "
+                "this node one (--node-config 'roster=\"FILE\"'), or choose semi_honest."
+            )
+
+    def answer(self, client: str, told: RecordDict) -> RecordDict:
+        """Answer what the server asks of a client, each request for itself."""
+        requests: dict[str, Callable[[str, RecordDict], ConfigRecord]] = {
+            "agree": self._agree,
+            "unmask": self._unmask,
+            "share": self._share,
+            "advertise": self._advertise,
+        }
+        answers = RecordDict()
+        for name, request in requests.items():
+            if name in told:
+                try:
+                    answers[name] = request(client, told)
+                except FedproofError as error:
+                    answers[name] = ConfigRecord({"refused": str(error)})
+                except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+                    answers[name] = ConfigRecord({"refused": f"cannot read the '{name}' request."})
+        return answers
+
+    def masked(
+        self,
+        client: str,
+        told: ConfigRecord,
+        update: Tensor,
+        weight: int,
+        figures: Mapping[str, Sequence[float]],
+    ) -> RecordDict:
+        """Return what a client sends: its vector under masks, and what its figures are called.
+
+        Parameters
+        ----------
+        client : str
+            Whose it is.
+        told : ConfigRecord
+            Which session, and the shares that neighbours dealt.
+        update : Tensor of float, shape (size,)
+            May be empty.
+        weight : int
+            That the update counts with.
+        figures : mapping of str to floats
+            What is summed besides.
+
+        Raises
+        ------
+        FedproofError
+            If nothing may be sent.
+        """
+        layout = {name: len(values) for name, values in figures.items()}
+        numbers = [value for values in figures.values() for value in values]
+        with opened(self._folder, self._run, client) as secrets:
+            member = _member(secrets, _bytes(told["root"]), client)
+            _only_once(secrets, member)
+            encoding = Encoding(self._terms, member.seat.count, len(update), len(numbers))
+            words = encoding.encode(update, weight, numbers)
+            try:
+                member.mask(words, _numbered(told, "from", "sealed"))
+            finally:
+                _keep(secrets, member)
+        return RecordDict(
+            {
+                "masked": record_of({"masked": array_of(words)}),
+                "layout": ConfigRecord(
+                    {"size": len(update), "names": list(layout), "lengths": list(layout.values())}
+                ),
+            }
+        )
+
+    def _advertise(self, client: str, told: RecordDict) -> ConfigRecord:
+        del told
+        keys = FreshKeys.generate()
+        advert = keys.advert(client, self._trust.identity(client))
+        with opened(self._folder, self._run, client) as secrets:
+            spare = secrets.setdefault("keys", {})
+            spare[advert.digest.hex()] = [keys.pack().hex(), advert.pack().hex()]
+            for old in list(spare)[:-_SPARE]:
+                del spare[old]
+        return ConfigRecord({"advert": advert.pack()})
+
+    def _share(self, client: str, told: RecordDict) -> ConfigRecord:
+        cohort, peers = told["cohort"], told["share"]
+        session = Session(
+            self._run,
+            str(cohort["purpose"]),
+            int(cohort["number"]),
+            self._terms,
+            cohort_of(_bytes(cohort["digests"])),
+        )
+        adverts = [
+            Advert.unpack(str(name), _bytes(data))
+            for name, data in zip(peers["clients"], peers["adverts"], strict=True)
+        ]
+        roster = self._trust.roster if self._terms.active else None
+        with opened(self._folder, self._run, client) as secrets:
+            spare = secrets.get("keys", {})
+            mine = [d for d in spare if bytes.fromhex(d) in session.digests]
+            if not mine:
+                raise FedproofError(
+                    f"client '{client}' has no unused keys for the secure sum of round "
+                    f"{session.number} ({session.purpose}): it deals no shares twice."
+                )
+            keys, advert = (bytes.fromhex(text) for text in spare.pop(mine[0]))
+            own = Advert.unpack(client, advert)
+            member = Member.join(session, FreshKeys.unpack(keys), own, adverts, roster)
+            sealed, committed = member.deal()
+            _keep(secrets, member)
+        return ConfigRecord(
+            {"to": list(sealed), "sealed": list(sealed.values()), "commitment": committed}
+        )
+
+    def _agree(self, client: str, told: RecordDict) -> ConfigRecord:
+        asked = told["agree"]
+        with opened(self._folder, self._run, client) as secrets:
+            member = _member(secrets, _bytes(asked["root"]), client)
+            signature = member.agree(_bytes(asked["alive"]), self._trust.identity(client))
+            _keep(secrets, member)
+        return ConfigRecord({"signature": signature})
+
+    def _unmask(self, client: str, told: RecordDict) -> ConfigRecord:
+        asked = told["unmask"]
+        own = self._trust.identity(client).public
+        with opened(self._folder, self._run, client) as secrets:
+            member = _member(secrets, _bytes(asked["root"]), client)
+            # Its secrets are gone before what it answers can leave.
+            del secrets["members"][member.seat.purpose]
+            shares = member.unmask(_numbered(asked, "signers", "signatures"), own)
+        return ConfigRecord({"of": list(shares), "shares": list(shares.values())})
+
+
+def _member(secrets: Mapping[str, Any], root: bytes, client: str) -> Member:
+    for kept in secrets.get("members", {}).values():
+        if kept["root"] == root.hex():
+            return Member.unpack(kept["member"])
+    raise FedproofError(
+        f"client '{client}' takes part in no such secure sum, or has ended it: it reveals nothing."
+    )
+
+
+def _keep(secrets: dict[str, Any], member: Member) -> None:
+    """Keep one session for each purpose: what an abandoned one left is forgotten."""
+    kept = {"root": member.seat.root.hex(), "member": member.pack()}
+    secrets.setdefault("members", {})[member.seat.purpose] = kept
+
+
+def _only_once(secrets: dict[str, Any], member: Member) -> None:
+    """Refuse a second vector for one round: two sums that differ by a client would show it."""
+    seat, done = member.seat, secrets.setdefault("done", {})
+    if seat.number <= done.get(seat.purpose, 0):
+        raise seat.refusal(
+            "it has sent a vector for this round or a later one before, and sums over other "
+            "cohorts could show the difference"
+        )
+    done[seat.purpose] = seat.number
+
+
+def _numbered(record: ConfigRecord, keys: str, values: str) -> dict[int, bytes]:
+    numbers, data = record[keys], record[values]
+    assert isinstance(numbers, list) and isinstance(data, list)
+    return {int(i): _bytes(item) for i, item in zip(numbers, data, strict=True)}
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(value)
+    return value
