@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,12 +19,11 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
-from server_app.evaluating import Evaluation
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
-from server_app.federation.sampling import sample
 from server_app.federation.validation import reasons
+from server_app.phases import Phases
 from server_app.privacy.curator import account_of
 from server_app.profile import EXCHANGE, Profile
 from server_app.selection import Selection
@@ -36,6 +33,9 @@ from task.arrays import values_of
 from task.base import Task
 from task.flat import build_model
 from task.objectives import Objective
+
+MOST_LOST = 3
+"""Rounds in a row without a sum that end a run."""
 
 
 class RoundLoop:
@@ -66,6 +66,7 @@ class RoundLoop:
         self._shared: dict[str, Any] | None = None
         self._stack: int | None = None
         self._checkpointed = 0
+        self._lost = 0
         self._lineage = [(secrets.token_hex(8), 0)]
 
     def run(self) -> ArrayRecord:
@@ -90,6 +91,10 @@ class RoundLoop:
             **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
         }  # fmt: skip
         self.grid = ClientGrid(self._physical, self.roster, header)
+        self.phases = Phases(
+            self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
+            sum_suffices=self.sum_suffices,
+        )  # fmt: skip
         if arrays is None:
             model = build_model(self.settings, self.task.spec(self._shared))
             arrays = checkpoint.to_arrays({k: v.numpy() for k, v in model.state_dict().items()})
@@ -121,7 +126,8 @@ class RoundLoop:
         last = number == self.settings.rounds or self.account.exhausted
         if number % self.settings.evaluate_every == 0 or last:
             line |= self._evaluate(number, arrays)
-            self.selection.update(number, line["held_out"], arrays)
+            if "held_out" in line:
+                self.selection.update(number, line["held_out"], arrays)
         elapsed = time.monotonic() - started
         self.seconds += elapsed
         line |= profile.line(elapsed)
@@ -137,20 +143,21 @@ class RoundLoop:
         return arrays
 
     def _train(self, number: int, arrays: ArrayRecord) -> tuple[ArrayRecord, dict[str, Any]]:
-        """Train one round; below ``min_clients`` valid answers, try again with a fresh cohort."""
+        """Train one round; below ``min_clients`` valid answers, try again with a fresh cohort.
+
+        A round of secure sums that was abandoned leaves the model as it is.
+        """
         federation = self.settings.federation
-        for attempt in range(federation.retries + 1):
+        for attempt in range(self.phases.attempts):
             with self._clock.stage("sampling"):
-                self.grid.cohort = self.account.cohort(
-                    self.roster.trainable, partial(self._draw, ("train", number, attempt))
-                )
+                self.phases.gather(number, attempt)
             self.grid.header["checkpointed"] = self._checkpointed
-            training = Training(
-                self.grid, self.roster, self._clock, self.account, sum_suffices=self.sum_suffices
-            )
+            training = self.phases.training(number, self._clock)
             replies, answered, failed = training.run(
                 self.strategy, number, arrays, federation.timeout
             )
+            if training.abandoned:
+                return arrays, self._abandoned(training, number, failed)
             if len(answered) >= self._least():
                 break
         else:
@@ -159,6 +166,7 @@ class RoundLoop:
                 f"gave a valid answer, federation.min_clients={federation.min_clients} are needed "
                 f"({reasons(failed)}); resume the run when the cause is mended."
             )
+        self._lost = 0
         line = training.line(number, answered, failed, attempt + 1)
         with self._clock.stage("aggregation"):
             updated, metrics = self.strategy.aggregate_train(number, replies)
@@ -169,16 +177,28 @@ class RoundLoop:
             )
         return self._finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
 
+    def _abandoned(self, training: Training, number: int, failed: dict[str, str]) -> dict[str, Any]:
+        """Return the line of a round without a sum.
+
+        Raises
+        ------
+        FedproofError
+            If that was one too many in a row.
+        """
+        self._lost += 1
+        if self._lost == MOST_LOST:
+            raise FedproofError(
+                f"round {number}: the secure sums of {MOST_LOST} rounds in a row were abandoned "
+                f"({training.abandoned}; {reasons(failed)}); resume the run when the cause is "
+                "mended."
+            )
+        return {"train": {}, **training.line(number, [], failed, 1)}
+
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""
-        federation = self.settings.federation
-        if not self.roster.testable:
-            raise FedproofError("no client has held-out rows: raise task.test_fraction.")
-        clients, fraction = self.roster.testable, federation.fraction_evaluate
-        self.grid.cohort = self._draw(("evaluate", number), clients, fraction)
-        evaluation = Evaluation(self.objective, self.grid, self.roster)
+        evaluation = self.phases.evaluation(number, self.objective)
         with self._clock.stage(EXCHANGE):
-            line = evaluation.run(self.strategy, number, arrays, federation.timeout)
+            line = evaluation.run(self.strategy, number, arrays, self.settings.federation.timeout)
         with self._clock.stage("recording"):
             self.recorder.clients(evaluation.rows)
         return line
@@ -188,11 +208,6 @@ class RoundLoop:
         if self.account.secret:
             return min(1, len(self.grid.cohort))
         return self.settings.federation.min_clients
-
-    def _draw(
-        self, labels: tuple[str | int, ...], clients: Sequence[str], fraction: float
-    ) -> list[str]:
-        return sample(clients, fraction, self.settings.seed, *labels)
 
     def _finite(self, number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
         """Return the new model in the old one's key order and types; refuse NaN and infinity."""

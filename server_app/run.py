@@ -18,6 +18,7 @@ from server_app.evidence.recorder import Recorder, run_directory
 from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.polling import PolledGrid
 from server_app.rounds import RoundLoop
+from server_app.secure.protection import require_compatible
 from task.registry import find
 from task.source import load_task
 
@@ -35,6 +36,7 @@ def run_federation(grid: Grid, context: Context) -> None:
         settings = compose(overrides)
         module = find("server_app.strategies", settings.strategy.name)
         strategy = module.build(settings.strategy.options)
+        require_compatible(settings, module)
         sum_suffices = getattr(module, "SUM_SUFFICES", False)
         directory = run_directory(settings, context.run_id)
         recorder = Recorder(directory, settings, overrides)

@@ -47,6 +47,8 @@ class Training:
     ----------
     privacy : dict
         A line's part on privacy, after `run`.
+    abandoned : str
+        Why there is nothing to aggregate, after `run`; empty otherwise.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Training:
         self._account = account
         self._sum_suffices = sum_suffices
         self.privacy: dict[str, Any] = {}
+        self.abandoned = ""
 
     def run(
         self, strategy: Strategy, number: int, arrays: ArrayRecord, timeout: float
@@ -85,7 +88,7 @@ class Training:
             answered = [self._grid.name(reply) for reply in valid]
         complete = len(answered) >= (min(1, len(messages)) if self._account.secret else 1)
         with self._clock.stage("aggregation"):
-            told = list(zip(answered, valid, strict=True))
+            told = [(c, reply.content) for c, reply in zip(answered, valid, strict=True)]
             valid = same_metrics(valid)
             if reduction is not None and complete:
                 valid = [reduction.combine(asked, valid, totals)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -93,6 +93,7 @@ class Cohort:
         return cls(parts, errors, header, total if isinstance(total, ArrayRecord) else None)
 
 
+T = TypeVar("T")
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 
@@ -116,6 +117,48 @@ def config(content: RecordDict, key: str) -> ConfigRecord:
     if not isinstance(record, ConfigRecord):
         raise WireError(f"the message holds no '{key}' settings")
     return record
+
+
+def blob(record: ConfigRecord, key: str) -> bytes:
+    """Return bytes.
+
+    Raises
+    ------
+    WireError
+        If it is something else.
+    """
+    value = record.get(key)
+    if not isinstance(value, bytes):
+        raise WireError(f"the message's '{key}' cannot be read")
+    return value
+
+
+def listed(record: ConfigRecord, key: str, kind: type[T]) -> list[T]:
+    """Return a list whose items are all of one type.
+
+    Raises
+    ------
+    WireError
+        If it is something else.
+    """
+    value = record.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        raise WireError(f"the message's '{key}' cannot be read")
+    return cast(list[T], value)
+
+
+def numbered(record: ConfigRecord, keys: str, values: str) -> dict[int, bytes]:
+    """Return a list of bytes, by the numbers in another list.
+
+    Raises
+    ------
+    WireError
+        If they are not two such lists.
+    """
+    numbers, data = listed(record, keys, int), listed(record, values, bytes)
+    if len(numbers) != len(data):
+        raise WireError(f"the message's '{values}' cannot be read")
+    return dict(zip(numbers, data, strict=True))
 
 
 def wire_bytes(content: RecordDict) -> int:

@@ -17,6 +17,7 @@ from task.secagg.client import Member
 from task.secagg.encoding import Encoding
 from task.secagg.session import Advert, FreshKeys, Session, cohort_of
 from task.secure.secagg import SecAgg
+from task.wire import WireError, blob, config, listed, numbered
 
 _SPARE = 4
 """Keys that were advertised and not used yet; of more, the oldest are thrown away."""
@@ -69,7 +70,7 @@ class SecAggClients:
                     answers[name] = request(client, told)
                 except FedproofError as error:
                     answers[name] = ConfigRecord({"refused": str(error)})
-                except (KeyError, ValueError, TypeError, AttributeError, IndexError):
+                except (WireError, KeyError, ValueError, TypeError):
                     answers[name] = ConfigRecord({"refused": f"cannot read the '{name}' request."})
         return answers
 
@@ -104,12 +105,12 @@ class SecAggClients:
         layout = {name: len(values) for name, values in figures.items()}
         numbers = [value for values in figures.values() for value in values]
         with opened(self._folder, self._run, client) as secrets:
-            member = _member(secrets, _bytes(told["root"]), client)
+            member = _member(secrets, blob(told, "root"), client)
             _only_once(secrets, member)
             encoding = Encoding(self._terms, member.seat.count, len(update), len(numbers))
             words = encoding.encode(update, weight, numbers)
             try:
-                member.mask(words, _numbered(told, "from", "sealed"))
+                member.mask(words, numbered(told, "from", "sealed"))
             finally:
                 _keep(secrets, member)
         return RecordDict(
@@ -133,17 +134,19 @@ class SecAggClients:
         return ConfigRecord({"advert": advert.pack()})
 
     def _share(self, client: str, told: RecordDict) -> ConfigRecord:
-        cohort, peers = told["cohort"], told["share"]
+        cohort, peers = config(told, "cohort"), config(told, "share")
         session = Session(
             self._run,
             str(cohort["purpose"]),
-            int(cohort["number"]),
+            int(str(cohort["number"])),
             self._terms,
-            cohort_of(_bytes(cohort["digests"])),
+            cohort_of(blob(cohort, "digests")),
         )
         adverts = [
-            Advert.unpack(str(name), _bytes(data))
-            for name, data in zip(peers["clients"], peers["adverts"], strict=True)
+            Advert.unpack(name, data)
+            for name, data in zip(
+                listed(peers, "clients", str), listed(peers, "adverts", bytes), strict=True
+            )
         ]
         roster = self._trust.roster if self._terms.active else None
         with opened(self._folder, self._run, client) as secrets:
@@ -164,21 +167,21 @@ class SecAggClients:
         )
 
     def _agree(self, client: str, told: RecordDict) -> ConfigRecord:
-        asked = told["agree"]
+        asked = config(told, "agree")
         with opened(self._folder, self._run, client) as secrets:
-            member = _member(secrets, _bytes(asked["root"]), client)
-            signature = member.agree(_bytes(asked["alive"]), self._trust.identity(client))
+            member = _member(secrets, blob(asked, "root"), client)
+            signature = member.agree(blob(asked, "alive"), self._trust.identity(client))
             _keep(secrets, member)
         return ConfigRecord({"signature": signature})
 
     def _unmask(self, client: str, told: RecordDict) -> ConfigRecord:
-        asked = told["unmask"]
+        asked = config(told, "unmask")
         own = self._trust.identity(client).public
         with opened(self._folder, self._run, client) as secrets:
-            member = _member(secrets, _bytes(asked["root"]), client)
+            member = _member(secrets, blob(asked, "root"), client)
             # Its secrets are gone before what it answers can leave.
             del secrets["members"][member.seat.purpose]
-            shares = member.unmask(_numbered(asked, "signers", "signatures"), own)
+            shares = member.unmask(numbered(asked, "signers", "signatures"), own)
         return ConfigRecord({"of": list(shares), "shares": list(shares.values())})
 
 
@@ -206,15 +209,3 @@ def _only_once(secrets: dict[str, Any], member: Member) -> None:
             "cohorts could show the difference"
         )
     done[seat.purpose] = seat.number
-
-
-def _numbered(record: ConfigRecord, keys: str, values: str) -> dict[int, bytes]:
-    numbers, data = record[keys], record[values]
-    assert isinstance(numbers, list) and isinstance(data, list)
-    return {int(i): _bytes(item) for i, item in zip(numbers, data, strict=True)}
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise TypeError(value)
-    return value

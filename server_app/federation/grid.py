@@ -117,6 +117,24 @@ class ClientGrid(ExchangeGrid):
         )
         return replies
 
+    def ask(
+        self, kind: str, contents: Mapping[str, RecordDict], timeout: float | None
+    ) -> dict[str, RecordDict | str]:
+        """Send clients these contents; return each one's answer, or why there is none."""
+        there = {c: told for c, told in contents.items() if c in self._roster.members}
+        messages = [Message(told, self._number(c), kind) for c, told in there.items()]
+        replies = self.send_and_receive(messages, timeout=timeout)
+        return dict.fromkeys(contents, "its node left") | {
+            self.name(reply): reply.content
+            if reply.has_content()
+            else reply.error.reason or "no reason given"
+            for reply in replies
+        }
+
+    def receiver(self, message: Message) -> str:
+        """Return the client that a message is for."""
+        return self._names[message.metadata.dst_node_id]
+
     def _pack(self, node: int, told: Mapping[str, Message]) -> Message:
         first = next(iter(told.values()))
         header = self.header | {"rows": {c: self._roster.members[c].train for c in told}}

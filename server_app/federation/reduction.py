@@ -76,7 +76,7 @@ class Reduction:
         mean = self._sum(valid, totals).total / weight
         metrics = aggregate_metricrecords([reply.content for reply in valid], WEIGHT)
         metrics[WEIGHT] = weight
-        told = RecordDict({"arrays": self._arrays(mean), "metrics": metrics})
+        told = RecordDict({"arrays": self.arrays_of(mean), "metrics": metrics})
         return Message(told, reply_to=asked)
 
     def _sum(self, valid: Sequence[Message], totals: Sequence[NodeTotal]) -> WeightedSum:
@@ -88,7 +88,7 @@ class Reduction:
                 total.add(_flat(arrays.values()), _weight(reply.content))
         return total
 
-    def _vector(self) -> Tensor:
+    def vector(self) -> Tensor:
         """Return the global model, shape (p,)."""
         return torch.from_numpy(np.concatenate([v.reshape(-1) for v in self._like.values()]))
 
@@ -103,7 +103,8 @@ class Reduction:
         if not np.isfinite(values.sum()):
             raise InvalidAnswerError("its node's sum holds NaN or infinity")
 
-    def _arrays(self, mean: Tensor) -> ArrayRecord:
+    def arrays_of(self, mean: Tensor) -> ArrayRecord:
+        """Return a vector of shape (p,) in the shapes of the global model."""
         parts = torch.split(mean, [value.size for value in self._like.values()])
         return record_of(
             {

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
 
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app.checkpoint import Tensors
-from server_app.federation.reduction import Reduction
+from server_app.federation.reduction import WEIGHT, Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import InvalidAnswerError
 from task.privacy.accounting import ACCOUNTANT, RELATION, Spend, epsilon
@@ -24,6 +25,7 @@ ASSUMPTIONS = {
     "client": "numbers of rows are public; every client adds its own noise; training losses are "
     f"not sent; {EVALUATION}",
 }
+Figures = Mapping[str, Sequence[float]]
 Draw = Callable[[Sequence[str], float], list[str]]
 """Draws so large a share of some clients."""
 
@@ -40,6 +42,8 @@ class Account:
     ----------
     secret : bool
         Whether nobody may know who takes part.
+    foreseeable : bool
+        Whether a round's cohort is known before the round before it has ended.
 
     Raises
     ------
@@ -48,6 +52,7 @@ class Account:
     """
 
     secret = False
+    foreseeable = True
 
     def __init__(self, settings: Settings) -> None:
         self._privacy = mechanism_of(settings)
@@ -89,17 +94,36 @@ class Account:
         if self._privacy is not None:
             _spend_of(content)
 
+    def check_hidden(self, content: RecordDict) -> None:
+        """Refuse the same where the answer itself is hidden in a sum."""
+        Account.check(self, content)
+
+    def mean(self, total: Tensor, figures: Figures, clients: Sequence[str]) -> Tensor:
+        """Return the mean of updates.
+
+        Parameters
+        ----------
+        total : Tensor of float64, shape (p,)
+            Their sum, each times its weight.
+        figures : mapping
+            Sums of their weights, and of whatever else they tell.
+        clients : sequence of str
+            Whose they are.
+        """
+        del clients
+        return total / figures[WEIGHT][0]
+
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where to add up the models of clients with so many rows."""
         return Reduction(arrays, rows)
 
-    def add(self, answers: Iterable[tuple[str, Message]]) -> dict[str, Any]:
+    def add(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
         """Count the answers of a round; return a line's part on privacy, empty without any."""
         if self._privacy is None:
             return {}
-        for client, reply in answers:
-            self._spends.setdefault(client, []).append(_spend_of(reply.content))
-            cost = reply.content["privacy"].get("ledger-epsilon")
+        for client, content in answers:
+            self._spends.setdefault(client, []).append(_spend_of(content))
+            cost = content["privacy"].get("ledger-epsilon")
             if isinstance(cost, float) and math.isfinite(cost):
                 self._ledgers[client] = cost
         return {"privacy": self._facts()}

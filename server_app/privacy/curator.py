@@ -20,7 +20,7 @@ from server_app.checkpoint import Tensors
 from server_app.federation.reduction import WEIGHT, NodeTotal, Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import InvalidAnswerError
-from server_app.privacy.account import EVALUATION, Account, Draw
+from server_app.privacy.account import EVALUATION, Account, Draw, Figures
 from task.aggregation import quantum
 from task.arrays import values_of
 from task.device import CPU
@@ -88,6 +88,7 @@ class Curator(Account):
         self._recent: list[list[str]] = []
         self._generator = os_generator(CPU)
         self.secret = privacy.sampled
+        self.foreseeable = False
 
     def begin(self, run: str, roster: Roster) -> None:
         """Fix whom the noise is for: the clients that are there at the start."""
@@ -147,12 +148,16 @@ class Curator(Account):
             if weight > self._client_dp.max_weight:
                 raise InvalidAnswerError(f"it weighs {weight}, more than privacy.max_rows")
 
+    def mean(self, total: Tensor, figures: Figures, clients: Sequence[str]) -> Tensor:
+        """Return the noised mean of clipped updates."""
+        return self._release(total, round(figures["unclipped"][0]), len(clients))
+
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where clipped updates are added up, and noised."""
         del rows
         return NoisedMean(arrays, max(1.0, self._whole / self._fraction), self._clip, self._release)
 
-    def add(self, answers: Iterable[tuple[str, Message]]) -> dict[str, Any]:
+    def add(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
         """Count a round; return a line's part on privacy."""
         if self.secret:
             return super().add(())
@@ -244,8 +249,8 @@ class NoisedMean(Reduction):
         metrics = [records(reply.content, MetricRecord)[0] for reply in valid]
         unclipped = sum(int(str(record["unclipped"])) for record in metrics)
         update = self._release(self._sum(valid, totals).total, unclipped, len(valid))
-        model = self._vector() + update
-        told = RecordDict({"arrays": self._arrays(model), "metrics": MetricRecord({WEIGHT: 1})})
+        model = self.vector() + update
+        told = RecordDict({"arrays": self.arrays_of(model), "metrics": MetricRecord({WEIGHT: 1})})
         return Message(told, reply_to=asked)
 
 

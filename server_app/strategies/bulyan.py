@@ -10,6 +10,8 @@ from flwr.serverapp.strategy import Bulyan, Strategy
 from server_app.strategies._common import ON_CLIENTS
 from task.options import whole
 
+GROUPS_SUFFICE = True
+
 
 def build(options: Mapping[str, Any]) -> Strategy:
     """Build Flower's Bulyan."""

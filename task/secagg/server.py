@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from numpy.typing import NDArray
 
 from conf.errors import FedproofError
 from task.secagg.masks import TYPES, Words, add_masks
@@ -26,8 +28,6 @@ class Aggregator:
         Whose digests are those of `adverts`, in their order.
     adverts : sequence of Advert
         One for each client: its place is its number.
-    size : int
-        Length of the vectors.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Aggregator:
         Clients whose vectors arrived.
     """
 
-    def __init__(self, session: Session, adverts: Sequence[Advert], size: int) -> None:
+    def __init__(self, session: Session, adverts: Sequence[Advert]) -> None:
         self.session = session
         self.adverts = list(adverts)
         self.numbers = {advert.client: i for i, advert in enumerate(adverts)}
@@ -47,7 +47,7 @@ class Aggregator:
         self._commitments: dict[int, bytes] = {}
         self._signatures: dict[int, bytes] = {}
         self._shares: dict[int, dict[int, bytes]] = {}
-        self._total = np.zeros(size, TYPES[session.terms.bits])
+        self._total: Words = np.zeros(0, TYPES[session.terms.bits])
 
     def neighbours(self, client: int) -> list[Advert]:
         """Return the adverts that a client is told."""
@@ -71,17 +71,29 @@ class Aggregator:
         senders = (i for i in self.session.graph[client] if i in self.dealt)
         return {i: self._sealed[i][client] for i in senders}
 
-    def add(self, clients: Iterable[int], words: Words) -> None:
+    def add(self, clients: Iterable[int], words: NDArray[Any], size: int) -> None:
         """Add the masked vector of a client, or the sum of those of several.
+
+        Parameters
+        ----------
+        clients : iterable of int
+            Whose it is.
+        words : uint16 or uint32 array, shape (size,)
+            The vector.
+        size : int
+            How long it must be.
 
         Raises
         ------
         FedproofError
             If it does not fit; the sum is what it was before.
         """
-        if words.shape != self._total.shape or words.dtype != self._total.dtype:
+        if words.shape != (size,) or words.dtype != self._total.dtype:
             raise FedproofError("its masked vector does not fit the others.")
-        np.add(self._total, words, out=self._total)
+        if self.alive:
+            np.add(self._total, words, out=self._total)
+        else:
+            self._total = words.copy()
         self.alive |= set(clients)
 
     @property
@@ -104,21 +116,6 @@ class Aggregator:
         for owner in holds & shares.keys():
             self._shares.setdefault(owner, {})[client + 1] = shares[owner]
 
-    def require_enough(self, there: Iterable[int], doing: str) -> None:
-        """End the session if too few clients are left.
-
-        Raises
-        ------
-        AbandonedError
-            Then.
-        """
-        left, session = set(there), self.session
-        if len(left) < session.terms.min_cohort:
-            raise AbandonedError(
-                f"{len(left)} of {len(session)} clients {doing}, aggregation.min_cohort="
-                f"{session.terms.min_cohort} are needed: the round's sum stays masked."
-            )
-
     def total(self) -> Words:
         """Return the sum of the vectors that arrived.
 
@@ -127,7 +124,12 @@ class Aggregator:
         AbandonedError
             If shares are missing or wrong.
         """
-        root, graph = self.session.root, self.session.graph
+        root, graph, least = self.session.root, self.session.graph, self.session.terms.min_cohort
+        if len(self.alive) < least:
+            raise AbandonedError(
+                f"{len(self.alive)} of {len(self.session)} clients sent a vector, "
+                f"aggregation.min_cohort={least} are needed: the sum stays masked."
+            )
         secrets = {i: self._secret(i) for i in sorted(self.alive)}
         removed = [self_mask(root, i, secret) for i, secret in secrets.items()]
         added: list[bytes] = []
@@ -160,7 +162,7 @@ class Aggregator:
         if len(shares) < needed:
             raise AbandonedError(
                 f"{len(shares)} shares of the mask of '{self.adverts[client].client}' came back, "
-                f"{needed} are needed (aggregation.threshold): the round's sum stays masked."
+                f"{needed} are needed (aggregation.threshold): the sum stays masked."
             )
         return {point: shares[point] for point in sorted(shares)[:needed]}
 

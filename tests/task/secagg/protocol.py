@@ -42,7 +42,7 @@ class Run:
     def __post_init__(self) -> None:
         self.keys = [FreshKeys.generate() for _ in range(self.clients)]
         self.adverts = [keys.advert(f"client-{i}", identity(i)) for i, keys in enumerate(self.keys)]
-        self.server = Aggregator(self.session(), self.adverts, self.size)
+        self.server = Aggregator(self.session(), self.adverts)
 
     @property
     def roster(self) -> dict[str, bytes]:
@@ -70,7 +70,7 @@ class Run:
         for i in who:
             words = vectors[i].astype(TYPES[self.terms.bits])
             self.members[i].mask(words, self.server.shares_for(i))
-            self.server.add([i], words)
+            self.server.add([i], words, self.size)
             sent[i] = words
         return sent
 

@@ -1,0 +1,119 @@
+"""Whom the phases of a round ask, and how: in clear, or in sums that hide single answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from conf.errors import FedproofError
+from conf.schema import Settings
+from server_app.evaluating import Evaluation
+from server_app.federation.grid import ClientGrid
+from server_app.federation.roster import Roster
+from server_app.federation.sampling import sample
+from server_app.privacy.account import Account
+from server_app.secure.collected import Collector, Purpose
+from server_app.secure.evaluating import SecureEvaluation
+from server_app.secure.protection import collector_of
+from server_app.secure.training import SecureTraining
+from server_app.training import Training
+from task.objectives import Objective
+from task.profiling import Stopwatch
+
+
+class Phases:
+    """Cohorts, and who trains and evaluates with them.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    grid : ClientGrid
+        To the clients.
+    roster : Roster
+        Who is there.
+    account : Account
+        What the clients' privacy costs; it may draw cohorts its own way.
+    run : str
+        What was started once.
+    sum_suffices : bool
+        Whether the strategy needs no more than the weighted mean of the models.
+
+    Raises
+    ------
+    FedproofError
+        If sums of so few clients may not be seen.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        grid: ClientGrid,
+        roster: Roster,
+        account: Account,
+        run: str,
+        *,
+        sum_suffices: bool,
+    ) -> None:
+        self._settings = settings
+        self._grid = grid
+        self._roster = roster
+        self._account = account
+        self._sum_suffices = sum_suffices
+        size = settings.federation.fraction * len(roster.trainable)
+        self._collector: Collector | None = collector_of(settings, grid, run, size)
+
+    @property
+    def attempts(self) -> int:
+        """How often a round may be tried: once in secure sums, which no client joins twice."""
+        return 1 if self._collector else self._settings.federation.retries + 1
+
+    def gather(self, number: int, attempt: int) -> None:
+        """Draw the cohort that trains in a round."""
+        self._grid.cohort = self._trainers(number, attempt)
+
+    def training(self, number: int, clock: Stopwatch) -> Training:
+        """Return who trains this round's cohort."""
+        told = (self._grid, self._roster, clock, self._account)
+        if self._collector is None:
+            return Training(*told, sum_suffices=self._sum_suffices)
+        upcoming = partial(self._next, number, trained=True)
+        return SecureTraining(self._collector, upcoming, *told, sum_suffices=False)
+
+    def evaluation(self, number: int, objective: Objective) -> Evaluation | SecureEvaluation:
+        """Draw the cohort that evaluates in a round; return who evaluates with it.
+
+        Raises
+        ------
+        FedproofError
+            If nobody can.
+        """
+        if not self._roster.testable:
+            raise FedproofError("no client has held-out rows: raise task.test_fraction.")
+        self._grid.cohort = self._evaluators(number)
+        if self._collector is None:
+            return Evaluation(objective, self._grid, self._roster)
+        upcoming = partial(self._next, number, trained=False)
+        return SecureEvaluation(objective, self._grid, self._collector, upcoming)
+
+    def _next(self, number: int, *, trained: bool) -> Purpose | None:
+        """Return what comes after a round's training, or its evaluation, if that is known."""
+        last = number == self._settings.rounds
+        if trained and (last or number % self._settings.evaluate_every == 0):
+            return Purpose("evaluate", number, tuple(self._evaluators(number)))
+        if last or not self._account.foreseeable:
+            return None
+        return Purpose("train", number + 1, tuple(self._trainers(number + 1, 0)))
+
+    def _trainers(self, number: int, attempt: int) -> list[str]:
+        draw = partial(self._draw, ("train", number, attempt))
+        return self._account.cohort(self._roster.trainable, draw)
+
+    def _evaluators(self, number: int) -> list[str]:
+        fraction = self._settings.federation.fraction_evaluate
+        return self._draw(("evaluate", number), self._roster.testable, fraction)
+
+    def _draw(
+        self, labels: tuple[str | int, ...], clients: Sequence[str], fraction: float
+    ) -> list[str]:
+        return sample(clients, fraction, self._settings.seed, *labels)

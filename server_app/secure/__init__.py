@@ -1,0 +1,1 @@
+"""The server's part in sums that hide single answers from it."""

@@ -1,0 +1,100 @@
+"""What comes of an exchange whose single answers stay hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from numpy.typing import NDArray
+
+Figures = Mapping[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What is summed, of whom.
+
+    Attributes
+    ----------
+    name : str
+        ``train`` or ``evaluate``.
+    number : int
+        The round.
+    cohort : sequence of str
+        The clients.
+    """
+
+    name: str
+    number: int
+    cohort: Sequence[str]
+
+
+@dataclass(frozen=True)
+class HiddenSum:
+    """The sum of some clients' answers.
+
+    Attributes
+    ----------
+    clients : list of str
+        Whose answers it holds.
+    update : float64 array, shape (p,)
+        Sum of the updates, each times its weight; empty when there are none.
+    figures : mapping of str to list of float
+        Sums of all else.
+    error : float
+        No value of `update` is further from the true sum.
+    """
+
+    clients: list[str]
+    update: NDArray[np.float64]
+    figures: Figures
+    error: float
+
+
+@dataclass
+class Collected:
+    """What came of one exchange.
+
+    Attributes
+    ----------
+    sums : list of HiddenSum
+        One for each group that could be unmasked.
+    answers : dict
+        What clients answered in clear beside, those whose answer is in a sum.
+    failed : dict
+        Why clients' answers are in no sum.
+    abandoned : list of str
+        Why groups have no sum.
+    """
+
+    sums: list[HiddenSum] = field(default_factory=list)
+    answers: dict[str, RecordDict] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    abandoned: list[str] = field(default_factory=list)
+
+
+Upcoming = Callable[[], Purpose | None]
+"""Returns what will be summed next, as far as that is known."""
+Check = Callable[[RecordDict], None]
+"""Raises `InvalidAnswerError` for an answer that must be in no sum."""
+
+
+class Collector(Protocol):
+    """Exchanges messages for sums of their answers."""
+
+    def collect(
+        self,
+        purpose: Purpose,
+        messages: Sequence[Message],
+        timeout: float,
+        upcoming: Upcoming,
+        check: Check,
+    ) -> Collected:
+        """Send clients their messages; return sums of what they answered."""
+
+
+def anything(content: RecordDict) -> None:
+    """Let every answer pass."""

@@ -1,0 +1,79 @@
+"""Federated training of one round of which the server sees sums only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from server_app.federation.reduction import WEIGHT, Reduction
+from server_app.profile import EXCHANGE
+from server_app.secure.collected import Collector, HiddenSum, Purpose, Upcoming
+from server_app.training import Training
+
+
+class SecureTraining(Training):
+    """The training of one model by one cohort, in secure sums.
+
+    Parameters
+    ----------
+    collector : Collector
+        Brings the sums about.
+    upcoming : callable
+        Tells what will be summed next.
+    *args, **kwargs
+        As for `Training`.
+    """
+
+    def __init__(self, collector: Collector, upcoming: Upcoming, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._collector = collector
+        self._upcoming = upcoming
+        self._facts: dict[str, Any] = {}
+
+    def run(
+        self, strategy: Strategy, number: int, arrays: ArrayRecord, timeout: float
+    ) -> tuple[list[Message], list[str], dict[str, str]]:
+        """Let the cohort train; return a group's sum as one answer, and whose they hold."""
+        config = ConfigRecord({"server-round": number, **self._account.told()})
+        with self._clock.stage("configuration"):
+            asked, messages = self._configure(strategy, number, arrays, config)
+        purpose = Purpose("train", number, tuple(self._grid.cohort))
+        with self._clock.stage(EXCHANGE):
+            collected = self._collector.collect(
+                purpose, messages, timeout, self._upcoming, self._account.check_hidden
+            )
+        with self._clock.stage("aggregation"):
+            answers = [self._answer(asked, arrays, total) for total in collected.sums]
+            answered = sorted(collected.answers)
+            self.privacy = self._account.add((c, collected.answers[c]) for c in answered)
+        self._facts = {
+            "sums": [len(total.clients) for total in collected.sums],
+            "error": max((t.error / t.figures[WEIGHT][0] for t in collected.sums), default=0.0),
+        }
+        if collected.abandoned:
+            self._facts["abandoned"] = collected.abandoned
+        if not collected.sums:
+            self.abandoned = "; ".join(collected.abandoned) or "nobody was asked"
+        return answers, answered, collected.failed
+
+    def line(
+        self, number: int, answered: list[str], failed: dict[str, str], attempts: int
+    ) -> dict[str, Any]:
+        """Return a line's part on who was asked, and on the sums."""
+        del attempts
+        return {**super().line(number, answered, failed, 1), "secure": self._facts}
+
+    def _answer(self, asked: Message, arrays: ArrayRecord, total: HiddenSum) -> Message:
+        """Return a sum as the answer of one client, of the weight of all."""
+        (weight,) = total.figures[WEIGHT]
+        like = Reduction(arrays, 1)
+        mean = self._account.mean(torch.from_numpy(total.update), total.figures, total.clients)
+        metrics: dict[str, float] = {
+            name: value / weight for name, (value,) in total.figures.items() if name != WEIGHT
+        }
+        record = MetricRecord({**metrics, WEIGHT: round(weight)})
+        told = RecordDict({"arrays": like.arrays_of(like.vector() + mean), "metrics": record})
+        return Message(told, reply_to=asked)
