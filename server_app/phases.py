@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from conf.errors import FedproofError
 from conf.schema import Settings
@@ -67,6 +68,10 @@ class Phases:
     def attempts(self) -> int:
         """How often a round may be tried: once in secure sums, which no client joins twice."""
         return 1 if self._collector else self._settings.federation.retries + 1
+
+    def summary(self) -> dict[str, Any]:
+        """Return a summary's part on secure sums, empty without any."""
+        return {} if self._collector is None else {"secure": self._collector.facts()}
 
     def gather(self, number: int, attempt: int) -> None:
         """Draw the cohort that trains in a round."""

@@ -19,6 +19,7 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
+from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
@@ -98,7 +99,11 @@ class RoundLoop:
         if arrays is None:
             model = build_model(self.settings, self.task.spec(self._shared))
             arrays = checkpoint.to_arrays({k: v.numpy() for k, v in model.state_dict().items()})
-        self.recorder.start(self._start_facts(arrays), keep_rounds=self.done)
+        started = start_facts(self.settings, self.roster, arrays)
+        self.recorder.start(
+            {**started, "done": self.done, "digests": self.digests, "clients_at_once": self._stack},
+            keep_rounds=self.done,
+        )
         while self.done < self.settings.rounds and not self._stopped:
             arrays = self._round(self.done + 1, arrays)
         if not self.done:
@@ -282,20 +287,6 @@ class RoundLoop:
         assert arrays is not None
         return arrays
 
-    def _start_facts(self, arrays: ArrayRecord) -> dict[str, Any]:
-        members = self.roster.members
-        return {
-            "rounds": self.settings.rounds,
-            "done": self.done,
-            "clients": len(members),
-            "train_rows": sum(member.train for member in members.values()),
-            "test_rows": sum(member.test for member in members.values()),
-            "parameters": sum(int(np.prod(array.shape)) for array in arrays.values()),
-            "refused": sorted(set(self.roster.refused.values())),
-            "digests": self.digests,
-            "clients_at_once": self._stack,
-        }
-
     def _summary_facts(self) -> dict[str, Any]:
         return {
             "rounds": self.done,
@@ -303,4 +294,5 @@ class RoundLoop:
             "seconds": round(self.seconds, 3),
             **self.selection.summary(),
             **self.account.summary(),
+            **self.phases.summary(),
         }

@@ -85,9 +85,11 @@ class Progress:
 
     def _start(self, facts: Mapping[str, Any]) -> None:
         self._metric, self._rounds = facts["metric"], facts["rounds"]
+        rows = f"{facts['train_rows']} training rows, {facts['test_rows']} held out"
+        if facts["train_rows"] is None:
+            rows = f"{facts['aggregation']}: the server sees sums only"
         self._console.print(
-            f"{facts['clients']} clients · {facts['train_rows']} training rows, "
-            f"{facts['test_rows']} held out · {facts['parameters']} parameters"
+            f"{facts['clients']} clients · {rows} · {facts['parameters']} parameters"
         )
         for reason in facts["refused"]:
             self._console.print(f"[yellow]a node takes no part: {reason}[/yellow]")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
+
+from server_app.federation.reduction import WEIGHT
 
 Figures = Mapping[str, list[float]]
 
@@ -53,6 +55,12 @@ class HiddenSum:
     figures: Figures
     error: float
 
+    @property
+    def mean_error(self) -> float:
+        """No value of the mean of the updates is further from the true mean."""
+        weight = self.figures.get(WEIGHT)
+        return self.error / weight[0] if weight else 0.0
+
 
 @dataclass
 class Collected:
@@ -76,6 +84,31 @@ class Collected:
     abandoned: list[str] = field(default_factory=list)
 
 
+class Tally:
+    """What all sums of a run have been like."""
+
+    def __init__(self) -> None:
+        self._smallest: int | None = None
+        self._error = 0.0
+        self._abandoned = 0
+
+    def add(self, collected: Collected) -> None:
+        """Count the sums of one exchange."""
+        sizes = [len(total.clients) for total in collected.sums]
+        known = [] if self._smallest is None else [self._smallest]
+        self._smallest = min([*known, *sizes], default=None)
+        self._error = max([self._error, *(total.mean_error for total in collected.sums)])
+        self._abandoned += len(collected.abandoned)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the smallest sum, the largest error of a mean, and how many were abandoned."""
+        return {
+            "smallest_sum": self._smallest,
+            "error": self._error,
+            "abandoned": self._abandoned,
+        }
+
+
 Upcoming = Callable[[], Purpose | None]
 """Returns what will be summed next, as far as that is known."""
 Check = Callable[[RecordDict], None]
@@ -84,6 +117,9 @@ Check = Callable[[RecordDict], None]
 
 class Collector(Protocol):
     """Exchanges messages for sums of their answers."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a summary says of all sums so far."""
 
     def collect(
         self,

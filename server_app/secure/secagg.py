@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from conf.errors import FedproofError
 from server_app.federation.grid import ClientGrid
 from server_app.federation.validation import InvalidAnswerError
-from server_app.secure.collected import Check, Collected, Purpose, Upcoming
+from server_app.secure.collected import Check, Collected, Purpose, Tally, Upcoming
 from server_app.secure.group import Group, Parts, answered
 from task.secagg.server import AbandonedError
 from task.secagg.session import Advert
@@ -50,6 +51,18 @@ class SecAggCollector:
         self._adverts: dict[str, Advert] = {}
         self._prepared: tuple[Purpose, list[Group]] | None = None
         self._failed: dict[str, str] = {}
+        self._tally = Tally()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a summary says of all sums so far."""
+        terms = self._protection.terms
+        return {
+            "aggregation": "secagg",
+            "adversary": "active" if terms.active else "semi_honest",
+            "min_cohort": terms.min_cohort,
+            "groups": self._protection.groups,
+            **self._tally.facts(),
+        }
 
     def collect(
         self,
@@ -87,6 +100,7 @@ class SecAggCollector:
                 result.sums.append(group.sum())
             except AbandonedError as error:
                 result.abandoned.append(str(error))
+        self._tally.add(result)
         summed = {client for total in result.sums for client in total.clients}
         reasons = "; ".join(result.abandoned)
         for client in set(result.answers) - summed:

@@ -51,7 +51,7 @@ class SecureTraining(Training):
             self.privacy = self._account.add((c, collected.answers[c]) for c in answered)
         self._facts = {
             "sums": [len(total.clients) for total in collected.sums],
-            "error": max((t.error / t.figures[WEIGHT][0] for t in collected.sums), default=0.0),
+            "error": max((total.mean_error for total in collected.sums), default=0.0),
         }
         if collected.abandoned:
             self._facts["abandoned"] = collected.abandoned

@@ -50,17 +50,29 @@ def degree(clients: int, share: float, corrupt: float, dropout: float) -> int:
 
 
 def _enough(clients: int, k: int, threshold: int, shares: tuple[float, float]) -> bool:
-    from scipy.stats import hypergeom
-
     corrupt, dropout = shares
     others = clients - 1
     bad, gone = (math.ceil(part * others) for part in shares)
     # The client's own share is its own, and is lost if it drops out.
-    opened = clients * hypergeom.sf(threshold - 1, others, bad, k)
-    closed = clients * hypergeom.cdf(threshold - 1, others, others - gone, k)
+    opened = clients * _chance(others, bad, k, range(threshold, k + 1))
+    closed = clients * _chance(others, others - gone, k, range(threshold))
     # A Harary graph falls apart only where k/2 neighbours in a row are no longer honest or there.
     torn = clients * (corrupt + dropout) ** (k / 2)
-    return bool(max(opened, torn) <= 2.0**-SECURITY and closed <= 2.0**-CORRECTNESS)
+    return max(opened, torn) <= 2.0**-SECURITY and closed <= 2.0**-CORRECTNESS
+
+
+def _chance(others: int, marked: int, drawn: int, counts: range) -> float:
+    """Return the chance that `drawn` of the others hold a number of marked ones in `counts`."""
+    possible = (i for i in counts if i <= marked and drawn - i <= others - marked)
+    whole = _log_comb(others, drawn)
+    return sum(
+        math.exp(_log_comb(marked, i) + _log_comb(others - marked, drawn - i) - whole)
+        for i in possible
+    )
+
+
+def _log_comb(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def neighbours(clients: int, k: int, seed: bytes) -> list[list[int]]:

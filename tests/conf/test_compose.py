@@ -80,7 +80,7 @@ def test_an_experiment_is_overridden_by_the_command_line() -> None:
         ("federation.fraction=0", "(0, 1]"),
         ("task.test_fraction=1", "(0, 1)"),
         ("federation=remote", "superlink"),
-        ("aggregation=secagg", "reserved"),
+        ("attack=sign_flip", "reserved"),
         ("compare=true", "reserved"),
         ("rounds=[1", "cannot read"),
     ],

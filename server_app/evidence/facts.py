@@ -1,0 +1,26 @@
+"""What is known of a run when it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from conf.schema import Settings
+from server_app.federation.roster import Roster
+
+
+def start_facts(settings: Settings, roster: Roster, arrays: ArrayRecord) -> dict[str, Any]:
+    """Return the size of a run; how many rows there are is no fact where clients hide that."""
+    members = roster.members.values()
+    hidden = settings.aggregation.name != "none"
+    return {
+        "rounds": settings.rounds,
+        "clients": len(members),
+        "train_rows": None if hidden else sum(member.train for member in members),
+        "test_rows": None if hidden else sum(member.test for member in members),
+        "parameters": sum(int(np.prod(array.shape)) for array in arrays.values()),
+        "refused": sorted(set(roster.refused.values())),
+        "aggregation": settings.aggregation.name,
+    }
