@@ -17,8 +17,10 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from task.privacy.base import Privacy, Released
 from task.privacy.client_dp import ClippedUpdate
+from task.privacy.distributed_dp import DistributedDP
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.policy import Policy, mechanism_of
+from task.secagg.seat import Seat
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,25 @@ class Guard:
             )
         return replace(mechanism, clip=clip)
 
-    def release(self, client: str, mechanism: Released, moment: Moment, rows: int) -> ConfigRecord:
+    def release(
+        self,
+        client: str,
+        mechanism: Released,
+        moment: Moment,
+        sizes: tuple[int, int, Seat | None],
+    ) -> ConfigRecord:
         """Write down what is about to leave; return what the server is told of it.
+
+        Parameters
+        ----------
+        client : str
+            Whose it is.
+        mechanism : Released
+            How it protects itself.
+        moment : Moment
+            The round.
+        sizes : (int, int, Seat or None)
+            The client's rows, the length of its update, and the secure sum that it goes into.
 
         Raises
         ------
@@ -122,6 +141,7 @@ class Guard:
         """
         privacy = self.privacy
         assert privacy is not None
+        rows, dimension, seat = sizes
         spend = mechanism.spend
         cost = 0.0
 
@@ -137,6 +157,11 @@ class Guard:
             "clip": mechanism.clip,
             "time": round(time.time()),
         }
+        if isinstance(privacy, DistributedDP):
+            assert seat is not None
+            # Until it is known whose noise the sum holds: as little as it may hold.
+            spend = privacy.spend(dimension, seat.count, max(seat.threshold, seat.least))
+            facts |= {"session": seat.root.hex(), "dimension": dimension}
         self._ledger(client).spend(Entry(privacy.unit, spend, facts), allows)
         return ConfigRecord(
             {
@@ -149,6 +174,24 @@ class Guard:
                 "ledger-delta": self._policy.delta or privacy.delta,
             }
         )
+
+    def settle(self, client: str, seat: Seat, contributors: int) -> None:
+        """Write down what a secure sum costs once it is known whose noise it holds.
+
+        Raises
+        ------
+        FedproofError
+            If that cannot be written.
+        """
+        privacy = self.privacy
+        if not isinstance(privacy, DistributedDP) or seat.purpose != "train":
+            return
+        ledger, session = self._ledger(client), seat.root.hex()
+        (planned,) = (e for e in ledger.entries() if e.facts.get("session") == session)
+        spend = privacy.spend(planned.facts["dimension"], seat.count, contributors)
+        facts = {**planned.facts, "contributors": contributors, "settles": session}
+        del facts["session"]
+        ledger.spend(Entry(privacy.unit, spend, facts), lambda _: None)
 
     def _ledger(self, client: str) -> Ledger:
         # Ids are any text; what of it a file name cannot hold is told apart by a digest.

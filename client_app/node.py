@@ -74,7 +74,8 @@ class Node:
         if self.protection is None:
             return None
         run = str(header["lineage"][0][0])
-        return SecAggClients(self.protection, self._trust, self._state / "secrets", run)
+        folder = self._state / "secrets"
+        return SecAggClients(self.protection, self._trust, folder, run, self.guard.settle)
 
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""

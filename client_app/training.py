@@ -21,14 +21,18 @@ from task.base import Examples
 from task.flat import FlatModel
 from task.privacy.base import Released
 from task.privacy.client_dp import ClippedUpdate, require_protectable
+from task.privacy.distributed_dp import NoisyUpdate
 from task.privacy.dpsgd import Mechanism, train_privately
 from task.profiling import Stopwatch
+from task.secagg.seat import Seat
 from task.seeding import derive
 from task.stacked import stacks, train_stacked
 from task.training import Memory, Trained, train
 from task.wire import Cohort, config, records
 
 log = logging.getLogger(__name__)
+_ONE = MetricRecord({"num-examples": 1})
+"""All that is told of training whose noise protects that a client took part."""
 
 
 class Training:
@@ -207,15 +211,20 @@ class Training:
             values = self._protected(values, start, mechanism, metrics)
         elif mechanism is None and math.isfinite(trained.loss):
             metrics["loss"] = trained.loss
-        part = RecordDict()
+        part, session = RecordDict(), None
         if self._secure is not None:
             assert start is not None
-            central = isinstance(mechanism, ClippedUpdate) and not mechanism.local
-            part = self._masked(client, values if central else values - start, metrics)
+            if isinstance(mechanism, NoisyUpdate):
+                require_protectable(self._learner.plain)
+                values, metrics = (values - start) * self._learner.model.trainable, _ONE
+            elif not isinstance(mechanism, ClippedUpdate) or mechanism.local:
+                values = values - start
+            part, session = self._masked(client, values, metrics)
         if mechanism is not None:
             with self._clock.stage("privacy"):
                 moment = self._moment(client)
-                part["privacy"] = self._node.guard.release(client, mechanism, moment, rows)
+                facts = (rows, len(values), session)
+                part["privacy"] = self._node.guard.release(client, mechanism, moment, facts)
         if self._secure is None:
             part["metrics"] = metrics
             with self._clock.stage("summing"):
@@ -229,7 +238,9 @@ class Training:
         else:
             self._total.add(values.cpu(), int(str(records(part, MetricRecord)[0]["num-examples"])))
 
-    def _masked(self, client: str, update: Tensor, metrics: MetricRecord) -> RecordDict:
+    def _masked(
+        self, client: str, update: Tensor, metrics: MetricRecord
+    ) -> tuple[RecordDict, Seat]:
         """Return a client's update and its metrics, each times its weight, for a secure sum."""
         assert self._secure is not None
         told = config(self._cohort.parts[client], "secure")

@@ -14,14 +14,14 @@ from client_app.secure.trust import Trust
 from conf.errors import FedproofError
 from task.arrays import array_of, record_of
 from task.secagg.client import Member
-from task.secagg.encoding import Encoding
-from task.secagg.session import Advert, FreshKeys, Session, cohort_of
+from task.secagg.seat import Seat
+from task.secagg.session import Advert, FreshKeys, Session, cohort_of, members_of
 from task.secure.secagg import SecAgg
 from task.wire import WireError, blob, config, listed, numbered
 
 _SPARE = 4
 """Keys that were advertised and not used yet; of more, the oldest are thrown away."""
-Numbered = Mapping[int, bytes]
+Settle = Callable[[str, Seat, int], None]
 
 
 class SecAggClients:
@@ -37,6 +37,8 @@ class SecAggClients:
         Where they keep their secrets.
     run : str
         What was started once.
+    settle : callable
+        Told how many vectors a sum will hold before a client signs that.
 
     Raises
     ------
@@ -44,7 +46,11 @@ class SecAggClients:
         If they are to know whom they deal with, and have no roster.
     """
 
-    def __init__(self, protection: SecAgg, trust: Trust, folder: Path, run: str) -> None:
+    def __init__(
+        self, protection: SecAgg, trust: Trust, folder: Path, run: str, settle: Settle
+    ) -> None:
+        self._settle = settle
+        self._protection = protection
         self._terms = protection.terms
         self._trust = trust
         self._folder = folder
@@ -81,8 +87,10 @@ class SecAggClients:
         update: Tensor,
         weight: int,
         figures: Mapping[str, Sequence[float]],
-    ) -> RecordDict:
+    ) -> tuple[RecordDict, Seat]:
         """Return what a client sends: its vector under masks, and what its figures are called.
+
+        And in which session that is.
 
         Parameters
         ----------
@@ -107,20 +115,17 @@ class SecAggClients:
         with opened(self._folder, self._run, client) as secrets:
             member = _member(secrets, blob(told, "root"), client)
             _only_once(secrets, member)
-            encoding = Encoding(self._terms, member.seat.count, len(update), len(numbers))
-            words = encoding.encode(update, weight, numbers)
+            seat = member.seat
+            codec = self._protection.codec(seat.root, seat.count, len(update), len(numbers))
+            words = codec.encode(update, weight, numbers)
             try:
                 member.mask(words, numbered(told, "from", "sealed"))
             finally:
                 _keep(secrets, member)
-        return RecordDict(
-            {
-                "masked": record_of({"masked": array_of(words)}),
-                "layout": ConfigRecord(
-                    {"size": len(update), "names": list(layout), "lengths": list(layout.values())}
-                ),
-            }
-        )
+        facts: dict[str, Any] = {"size": len(update), "names": list(layout)}
+        facts["lengths"] = list(layout.values())
+        masked = record_of({"masked": array_of(words)})
+        return RecordDict({"masked": masked, "layout": ConfigRecord(facts)}), seat
 
     def _advertise(self, client: str, told: RecordDict) -> ConfigRecord:
         del told
@@ -170,7 +175,9 @@ class SecAggClients:
         asked = config(told, "agree")
         with opened(self._folder, self._run, client) as secrets:
             member = _member(secrets, blob(asked, "root"), client)
-            signature = member.agree(blob(asked, "alive"), self._trust.identity(client))
+            alive = blob(asked, "alive")
+            signature = member.agree(alive, self._trust.identity(client))
+            self._settle(client, member.seat, len(members_of(alive)))
             _keep(secrets, member)
         return ConfigRecord({"signature": signature})
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
@@ -15,7 +17,8 @@ from server_app.checkpoint import Tensors
 from server_app.federation.reduction import WEIGHT, Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import InvalidAnswerError
-from task.privacy.accounting import ACCOUNTANT, RELATION, Spend, epsilon
+from server_app.secure.collected import HiddenSum
+from task.privacy.accounting import ACCOUNTANT, Spend, epsilon
 from task.privacy.policy import mechanism_of
 
 EVALUATION = "held-out rows, on which models are evaluated, are not protected"
@@ -25,7 +28,6 @@ ASSUMPTIONS = {
     "client": "numbers of rows are public; every client adds its own noise; training losses are "
     f"not sent; {EVALUATION}",
 }
-Figures = Mapping[str, Sequence[float]]
 Draw = Callable[[Sequence[str], float], list[str]]
 """Draws so large a share of some clients."""
 
@@ -98,20 +100,9 @@ class Account:
         """Refuse the same where the answer itself is hidden in a sum."""
         Account.check(self, content)
 
-    def mean(self, total: Tensor, figures: Figures, clients: Sequence[str]) -> Tensor:
-        """Return the mean of updates.
-
-        Parameters
-        ----------
-        total : Tensor of float64, shape (p,)
-            Their sum, each times its weight.
-        figures : mapping
-            Sums of their weights, and of whatever else they tell.
-        clients : sequence of str
-            Whose they are.
-        """
-        del clients
-        return total / figures[WEIGHT][0]
+    def mean(self, total: HiddenSum) -> Tensor:
+        """Return the mean of updates that only their sum is known of, shape (p,)."""
+        return torch.from_numpy(total.update) / total.figures[WEIGHT][0]
 
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where to add up the models of clients with so many rows."""
@@ -122,11 +113,14 @@ class Account:
         if self._privacy is None:
             return {}
         for client, content in answers:
-            self._spends.setdefault(client, []).append(_spend_of(content))
+            self._count(client, content)
             cost = content["privacy"].get("ledger-epsilon")
             if isinstance(cost, float) and math.isfinite(cost):
                 self._ledgers[client] = cost
         return {"privacy": self._facts()}
+
+    def _count(self, client: str, content: RecordDict) -> None:
+        self._spends.setdefault(client, []).append(_spend_of(content))
 
     def summary(self) -> dict[str, Any]:
         """Return a summary's part on privacy, empty without any."""
@@ -136,7 +130,7 @@ class Account:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        spends = {c: [[s.sigma, s.rate, s.steps] for s in all_] for c, all_ in self._spends.items()}
+        spends = {c: [astuple(s) for s in all_] for c, all_ in self._spends.items()}
         return {"spends": spends, "ledgers": self._ledgers, "solved": self._solved}
 
     def restore(self, state: Mapping[str, Any], tensors: Tensors) -> None:
@@ -177,7 +171,7 @@ class Account:
         costs, ledgers = self._costs()
         facts = {
             "unit": privacy.unit,
-            "relation": RELATION,
+            "relation": privacy.relation,
             "accountant": ACCOUNTANT,
             "delta": privacy.delta,
             "epsilon": {client: round(cost, 4) for client, cost in sorted(costs.items())},

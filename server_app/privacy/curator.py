@@ -20,7 +20,9 @@ from server_app.checkpoint import Tensors
 from server_app.federation.reduction import WEIGHT, NodeTotal, Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import InvalidAnswerError
-from server_app.privacy.account import EVALUATION, Account, Draw, Figures
+from server_app.privacy.account import EVALUATION, Account, Draw
+from server_app.privacy.distributed import DistributedAccount
+from server_app.secure.collected import HiddenSum
 from task.aggregation import quantum
 from task.arrays import values_of
 from task.device import CPU
@@ -28,6 +30,7 @@ from task.privacy.accounting import epsilon
 from task.privacy.base import below_share
 from task.privacy.client_dp import ClientDP
 from task.privacy.correlated import NOISES
+from task.privacy.distributed_dp import DistributedDP
 from task.privacy.dpsgd import os_generator
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.policy import mechanism_of
@@ -56,6 +59,8 @@ def account_of(settings: Settings, directory: Path, *, sum_suffices: bool) -> Ac
         If the privacy settings are wrong, or do not go with the strategy.
     """
     privacy = mechanism_of(settings)
+    if isinstance(privacy, DistributedDP):
+        return DistributedAccount(settings, privacy)
     if not isinstance(privacy, ClientDP) or not privacy.central:
         return Account(settings)
     if not sum_suffices:
@@ -148,9 +153,10 @@ class Curator(Account):
             if weight > self._client_dp.max_weight:
                 raise InvalidAnswerError(f"it weighs {weight}, more than privacy.max_rows")
 
-    def mean(self, total: Tensor, figures: Figures, clients: Sequence[str]) -> Tensor:
+    def mean(self, total: HiddenSum) -> Tensor:
         """Return the noised mean of clipped updates."""
-        return self._release(total, round(figures["unclipped"][0]), len(clients))
+        unclipped = round(total.figures["unclipped"][0])
+        return self._release(torch.from_numpy(total.update), unclipped, len(total.clients))
 
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where clipped updates are added up, and noised."""

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from conf.errors import FedproofError
 from task.privacy.accounting import ACCOUNTANT, RELATION, epsilon
-from task.privacy.ledger import Entry, Ledger
+from task.privacy.ledger import Entry, Ledger, standing
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ def show(entries: Sequence[Entry], delta: float) -> None:
     table = Table("run", "round", "unit", "σ", "rate", "steps", "rows", "when", "ε so far")
     for number, entry in enumerate(entries, 1):
         spend, facts = entry.spend, entry.facts
-        same = [e.spend for e in entries[:number] if e.unit == entry.unit]
+        same = [e.spend for e in standing(entries[:number]) if e.unit == entry.unit]
         when = datetime.fromtimestamp(facts.get("time", 0), UTC).isoformat(" ", "minutes")
         table.add_row(
             str(facts.get("run", ""))[:8], str(facts.get("round", "")), entry.unit,

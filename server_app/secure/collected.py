@@ -42,6 +42,8 @@ class HiddenSum:
     ----------
     clients : list of str
         Whose answers it holds.
+    asked : int
+        Of how many it could have held them.
     update : float64 array, shape (p,)
         Sum of the updates, each times its weight; empty when there are none.
     figures : mapping of str to list of float
@@ -51,6 +53,7 @@ class HiddenSum:
     """
 
     clients: list[str]
+    asked: int
     update: NDArray[np.float64]
     figures: Figures
     error: float

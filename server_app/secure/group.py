@@ -8,10 +8,9 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from server_app.federation.validation import InvalidAnswerError, decode
 from server_app.secure.collected import HiddenSum, Purpose
-from task.secagg.encoding import Encoding
 from task.secagg.server import Aggregator
 from task.secagg.session import Advert, Session
-from task.secure.secagg import SecAgg
+from task.secure.secagg import Codec, SecAgg
 from task.wire import WireError, blob, config, listed, numbered, records
 
 Parts = dict[str, RecordDict]
@@ -25,6 +24,7 @@ class Group:
     ) -> None:
         digests = tuple(advert.digest for advert in adverts)
         session = Session(run, purpose.name, purpose.number, protection.terms, digests)
+        self._protection = protection
         self.server = Aggregator(session, adverts)
         self.clients = [advert.client for advert in adverts]
         self._layout: ConfigRecord | None = None
@@ -89,7 +89,7 @@ class Group:
             raise InvalidAnswerError("its answer holds other figures than those of the others")
         for arrays in records(answer, ArrayRecord):
             words = decode(arrays["masked"], "masked")
-            self.server.add([self.server.numbers[client]], words, self._encoding.length)
+            self.server.add([self.server.numbers[client]], words, self._codec.length)
 
     def unmasking(self) -> Parts:
         """Return requests to unmask, for those who signed."""
@@ -120,12 +120,12 @@ class Group:
         AbandonedError
             If there is none.
         """
-        total, encoding = self.server.total(), self._encoding
-        update, numbers = encoding.decode(total, len(self.server.alive))
+        total, codec = self.server.total(), self._codec
+        update, numbers = codec.decode(total, len(self.server.alive))
         figures = {}
         for name, length in self._lengths.items():
             figures[name], numbers = numbers[:length], numbers[length:]
-        return HiddenSum(self.alive, update, figures, encoding.error)
+        return HiddenSum(self.alive, len(self.clients), update, figures, codec.error)
 
     @property
     def _lengths(self) -> dict[str, int]:
@@ -134,10 +134,11 @@ class Group:
         return dict(zip(names, lengths, strict=True))
 
     @property
-    def _encoding(self) -> Encoding:
+    def _codec(self) -> Codec:
         assert self._layout is not None
         size, session = int(str(self._layout["size"])), self.server.session
-        return Encoding(session.terms, len(session), size, sum(self._lengths.values()))
+        figures = sum(self._lengths.values())
+        return self._protection.codec(session.root, len(session), size, figures)
 
 
 def answered(answers: Mapping[str, RecordDict | str], client: str, what: str) -> ConfigRecord:

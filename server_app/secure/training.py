@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
@@ -70,7 +69,7 @@ class SecureTraining(Training):
         """Return a sum as the answer of one client, of the weight of all."""
         (weight,) = total.figures[WEIGHT]
         like = Reduction(arrays, 1)
-        mean = self._account.mean(torch.from_numpy(total.update), total.figures, total.clients)
+        mean = self._account.mean(total)
         metrics: dict[str, float] = {
             name: value / weight for name, (value,) in total.figures.items() if name != WEIGHT
         }

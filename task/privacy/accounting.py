@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -20,7 +20,7 @@ _CELL = 1e-3
 """Width of the cells that privacy losses are rounded up to: ε comes out that little too large,
 and twenty times sooner than with the default."""
 _WIDE_CELL = 1e-2
-_ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 512)
+ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 512)
 _FEW_ORDERS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _MOST_NOISE = 1e4
 _LEAST_NOISE = 0.1
@@ -39,19 +39,33 @@ class Spend:
         Probability with which each record (or client) took part, independently; 1 if all did.
     steps : int
         How many.
+    slack : float
+        λ: each mechanism's output is, up to factors e^±λ in probability, that of a Gaussian one.
+    renyi : bool
+        Whether only the Rényi divergences of that Gaussian bound its own, at `ORDERS`.
     """
 
     sigma: float
     rate: float
     steps: int
+    slack: float = 0.0
+    renyi: bool = False
 
 
 def epsilon(spends: Iterable[Spend], delta: float) -> float:
-    """Return the ε of all `spends` together at `delta`; infinity if one had no noise."""
-    return _epsilon(_merged(spends), delta, _CELL)
+    """Return the ε of all `spends` together at `delta`; infinity if one had no noise.
+
+    From P ≤ e^λ P', Q' ≤ e^λ Q and (ε', δ') for P' and Q' follows P ≤ e^(ε' + 2λ) Q + e^λ δ'.
+    """
+    merged = _merged(spends)
+    slack = sum(spend.slack * spend.steps for spend in merged)
+    delta *= math.exp(-slack)
+    if any(spend.renyi for spend in merged):
+        return epsilon_rdp(merged, delta) + 2 * slack
+    return _epsilon(merged, delta, _CELL) + 2 * slack
 
 
-def epsilon_rdp(spends: Iterable[Spend], delta: float, orders: Iterable[float] = _ORDERS) -> float:
+def epsilon_rdp(spends: Iterable[Spend], delta: float, orders: Iterable[float] = ORDERS) -> float:
     """Return the same by Rényi DP: never below the true value, and not as tight."""
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
     from dp_accounting.rdp import RdpAccountant
@@ -102,10 +116,10 @@ def solve_sigma(target: float, delta: float, rate: float, steps: int) -> float:
 
 def _merged(spends: Iterable[Spend]) -> tuple[Spend, ...]:
     """Join spends of one kind: order and splitting do not matter."""
-    steps: Counter[tuple[float, float]] = Counter()
+    steps: Counter[Spend] = Counter()
     for spend in spends:
-        steps[spend.sigma, spend.rate] += spend.steps
-    return tuple(sorted(Spend(*kind, count) for kind, count in steps.items() if count))
+        steps[replace(spend, steps=1)] += spend.steps
+    return tuple(sorted(replace(kind, steps=count) for kind, count in steps.items() if count))
 
 
 @lru_cache(maxsize=4096)

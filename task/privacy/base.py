@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from conf.errors import FedproofError
 from conf.schema import Scaling, Settings
 from task.options import INFINITY, real
-from task.privacy.accounting import Spend, solve_sigma
+from task.privacy.accounting import RELATION, Spend, solve_sigma
 
 
 class Released(Protocol):
@@ -36,6 +36,8 @@ class Privacy(ABC):
     ----------
     unit : str
         Whom the noise protects.
+    relation : str
+        What neighbouring data sets differ in.
     delta : float
         Of every ε.
     max_epsilon : float
@@ -52,6 +54,7 @@ class Privacy(ABC):
     """
 
     unit: ClassVar[str]
+    relation = RELATION
     sampled = False
     separation = 1
 
@@ -126,6 +129,8 @@ def quantile(options: Mapping[str, Any]) -> tuple[float, float] | None:
     FedproofError
         If they are out of range.
     """
+    if "quantile" not in options:
+        return None
     lr = real(options, "privacy.clip_lr", positive=True)
     if options["quantile"] is None:
         return None

@@ -26,6 +26,8 @@ from task.privacy.accounting import Spend
 PATIENCE = 30.0
 """Seconds to wait for another process that has the ledger."""
 _FIRST = "0" * 64
+_OPTIONAL = ("slack", "renyi")
+"""What of a spend is written only where there is some."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,16 @@ class Entry:
     unit: str
     spend: Spend
     facts: Mapping[str, Any]
+
+
+def standing(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries that count: without those whose session a later one has settled.
+
+    A client that adds its share of the noise to a secure sum writes down beforehand what it costs
+    if as few others contribute as may be, and what it did cost once those who did are known.
+    """
+    settled = {e.facts["settles"] for e in entries if "settles" in e.facts}
+    return [entry for entry in entries if entry.facts.get("session", "") not in settled]
 
 
 class DamagedLedgerError(FedproofError):
@@ -201,7 +213,7 @@ class Ledger:
 
 def _line(number: int, entry: Entry, last: str) -> tuple[bytes, str]:
     spend = entry.spend
-    body = {
+    body: dict[str, Any] = {
         "number": number,
         "unit": entry.unit,
         "sigma": spend.sigma,
@@ -210,6 +222,7 @@ def _line(number: int, entry: Entry, last: str) -> tuple[bytes, str]:
         "facts": dict(entry.facts),
         "before": last,
     }
+    body |= {key: value for key in _OPTIONAL if (value := getattr(spend, key))}
     digest = _digest(body)
     return json.dumps({**body, "hash": digest}, sort_keys=True).encode() + b"\n", digest
 
@@ -223,7 +236,8 @@ def _parse(line: bytes, number: int, last: str) -> tuple[Entry, str]:
         body = json.loads(line)
         digest = body.pop("hash")
         good = body["number"] == number and body["before"] == last and digest == _digest(body)
-        spend = Spend(float(body["sigma"]), float(body["rate"]), int(body["steps"]))
+        known = {key: body[key] for key in _OPTIONAL if key in body}
+        spend = Spend(float(body["sigma"]), float(body["rate"]), int(body["steps"]), **known)
         entry = Entry(str(body["unit"]), spend, dict(body["facts"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False

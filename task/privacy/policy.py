@@ -11,7 +11,7 @@ from conf.schema import Settings
 from task.options import INFINITY
 from task.privacy.accounting import epsilon
 from task.privacy.base import Privacy
-from task.privacy.ledger import Entry
+from task.privacy.ledger import Entry, standing
 from task.registry import find
 
 
@@ -123,7 +123,7 @@ class Policy:
         """
         delta = self.delta or mechanism.delta
         most = min(self.max_epsilon, mechanism.max_epsilon)
-        spends = [entry.spend for entry in entries if entry.unit == mechanism.unit]
+        spends = [entry.spend for entry in standing(entries) if entry.unit == mechanism.unit]
         cost = epsilon(spends, delta)
         if cost > most:
             raise FedproofError(

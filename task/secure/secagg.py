@@ -9,8 +9,14 @@ from typing import Any
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.options import choice, real, whole
+from task.privacy.distributed_dp import DistributedDP
+from task.privacy.policy import mechanism_of
+from task.secagg.encoding import Encoding
 from task.secagg.masks import TYPES
+from task.secagg.noisy import NoisyEncoding
 from task.secagg.session import Terms
+
+Codec = Encoding | NoisyEncoding
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,35 @@ class SecAgg:
         Of every session.
     groups : int
         Sums of so many parts of a training cohort.
+    noise : DistributedDP or None
+        What adds noise to updates before they are masked.
     """
 
     terms: Terms
     groups: int
+    noise: DistributedDP | None = None
+
+    def codec(self, root: bytes, clients: int, size: int, figures: int) -> Codec:
+        """Return how the vectors of a session are made.
+
+        Parameters
+        ----------
+        root : bytes
+            `Session.root`.
+        clients : int
+            In the session.
+        size, figures : int
+            Values of an update, if there is one, and figures besides.
+
+        Raises
+        ------
+        FedproofError
+            If sums of so many do not fit.
+        """
+        if self.noise is None or not size:
+            return Encoding(self.terms, clients, size, figures)
+        mechanism = self.noise.encoding(size, clients)
+        return NoisyEncoding(self.terms, clients, figures, mechanism, root)
 
 
 def build(settings: Settings) -> SecAgg:
@@ -59,4 +90,11 @@ def build(settings: Settings) -> SecAgg:
         == "stochastic",
         active=choice(options, "aggregation.adversary", ("active", "semi_honest")) == "active",
     )
-    return SecAgg(terms, whole(options, "aggregation.groups", 1))
+    groups = whole(options, "aggregation.groups", 1)
+    privacy = mechanism_of(settings)
+    noise = privacy if isinstance(privacy, DistributedDP) else None
+    if noise is not None and groups > 1:
+        raise FedproofError(
+            "privacy=distributed_dp makes noise for the sum of all: leave aggregation.groups out."
+        )
+    return SecAgg(terms, groups, noise)

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from task.privacy.accounting import Spend
+from task.privacy.accounting import ORDERS, Spend
 from task.privacy.accounting import epsilon as epsilon_gaussian
 
 RELATION = "zero-out-one"
@@ -169,3 +169,18 @@ def as_gaussian(release: Release) -> tuple[Spend, float]:
     variance = release.contributors * release.variance - smoothing
     sigma = math.sqrt(max(variance, 0.0)) / release.sensitivity
     return Spend(sigma, 1.0, release.rounds), values * release.tau / 2 + _SLACK
+
+
+def as_spend(release: Release) -> Spend:
+    """Return what a release costs, such that it composes with Gaussian mechanisms.
+
+    Sums with Skellam noise cost no more than the Gaussian mechanism whose Rényi divergences are
+    at least as large at every order that `accounting.epsilon_rdp` looks at.
+    """
+    if not release.contributors:
+        return Spend(0.0, 1.0, release.rounds)
+    if release.noise is Noise.discrete_gaussian:
+        spend, slack = as_gaussian(release)
+        return replace(spend, slack=slack / release.rounds)
+    largest = float(np.max(2 * rdp(release, ORDERS) / np.asarray(ORDERS, np.float64)))
+    return Spend(largest**-0.5, 1.0, release.rounds, renyi=True)
