@@ -191,9 +191,9 @@ class RoundLoop:
             If that was one too many in a row.
         """
         self._lost += 1
-        if self._lost == MOST_LOST:
+        if self._lost == min(MOST_LOST, self.settings.rounds):
             raise FedproofError(
-                f"round {number}: the secure sums of {MOST_LOST} rounds in a row were abandoned "
+                f"round {number}: the secure sums of {self._lost} rounds in a row were abandoned "
                 f"({training.abandoned}; {reasons(failed)}); resume the run when the cause is "
                 "mended."
             )

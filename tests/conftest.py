@@ -61,6 +61,7 @@ class NodesGrid(ExchangeGrid):
         }
         self._tamper = tamper
         self.sent: list[Message] = []
+        self.answered: list[tuple[Message, Message]] = []
 
     def set_run(self, run: Run) -> None: ...
 
@@ -81,6 +82,7 @@ class NodesGrid(ExchangeGrid):
             kept = reply if self._tamper is None else self._tamper(reply)
             if kept is not None:
                 replies.append(kept)
+                self.answered.append((message, kept))
         return replies
 
 
