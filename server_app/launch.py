@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,19 @@ REFUSED = 2
 INTERRUPTED = 130
 _LOOKS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i",
           "--shell-completion", "-sc", "--package", "-p")  # fmt: skip
-
+_TOOLS = {
+    "ledger": ("server_app.privacy.show_ledger", "main"),
+    "identity": ("server_app.secure.show_identity", "identity"),
+    "roster": ("server_app.secure.show_identity", "roster"),
+}
+"""First words of a command that is no run, and what does it."""
 _failures: list[int] = []
 
 
 def main() -> None:
     """Run the command; exits 0 only if every run finished and left a model."""
-    if sys.argv[1:2] == ["ledger"]:
-        _show_ledger(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in _TOOLS:
+        _use(sys.argv[1], sys.argv[2:])
         return
     try:
         sys.argv[1:] = prepare(sys.argv[1:])
@@ -45,11 +51,10 @@ def main() -> None:
     sys.exit(max(_failures, default=0))
 
 
-def _show_ledger(arguments: Sequence[str]) -> None:
-    from server_app.privacy import show_ledger
-
+def _use(tool: str, arguments: Sequence[str]) -> None:
+    module, function = _TOOLS[tool]
     try:
-        show_ledger.main(arguments)
+        getattr(import_module(module), function)(arguments)
     except FedproofError as error:
         _complain(error)
         sys.exit(1)
