@@ -23,7 +23,7 @@ def query(message: Message, context: Context) -> Message:
 @app.query("secure")
 def secure(message: Message, context: Context) -> Message:
     """Do this node's clients' part in sums that hide their answers."""
-    from client_app.cohort import secure_clients
+    from client_app.secure.serving import secure_clients
 
     return secure_clients(message, context)
 

@@ -8,18 +8,17 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 from flwr.app import ConfigRecord
 
+from client_app.site import Site
 from conf.errors import FedproofError
-from conf.schema import Settings
 from task.privacy.base import Privacy, Released
 from task.privacy.client_dp import ClippedUpdate
 from task.privacy.distributed_dp import DistributedDP
 from task.privacy.ledger import Entry, Ledger
-from task.privacy.policy import Policy, mechanism_of
+from task.privacy.policy import mechanism_of
 from task.secagg.seat import Seat
 
 
@@ -56,24 +55,19 @@ class Guard:
 
     Parameters
     ----------
-    settings : Settings
-        Of the run.
-    policy : Policy
-        Of the node's operator.
-    ledgers : Path
-        Folder with one ledger per client.
+    site : Site
+        Its settings, policy, and folder with one ledger per client.
 
     Raises
     ------
     FedproofError
-        If the policy does not allow the run.
+        If the privacy settings are wrong.
     """
 
-    def __init__(self, settings: Settings, policy: Policy, ledgers: Path) -> None:
-        policy.require(settings)
-        self._policy = policy
-        self._ledgers = ledgers
-        self.privacy = mechanism_of(settings)
+    def __init__(self, site: Site) -> None:
+        self._policy = site.policy
+        self._ledgers = site.ledgers
+        self.privacy = mechanism_of(site.settings)
 
     def mechanism(self, client: str, rows: int, moment: Moment) -> Released:
         """Return how a client must train, where the run has privacy.

@@ -5,29 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
-from flwr.supercore.utils import get_flwr_home
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from torch import nn
 
 from client_app.guard import Guard
-from client_app.secure.secagg import SecAggClients
-from client_app.secure.trust import Trust
+from client_app.site import Site
 from client_app.state import ClientStore
-from conf.compose import compose, split_overrides
-from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
-from conf.schema import Settings
 from task.arrays import values_of
 from task.base import ClientData
 from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.objectives import Objective
-from task.privacy.policy import Policy
-from task.secure import protection_of
 from task.source import DataSource
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
@@ -36,46 +28,29 @@ CACHED_CLIENTS = 256
 
 
 class Node:
-    """Settings, data and one reused model of this process."""
+    """Settings, data and one reused model of this process.
 
-    def __init__(
-        self, settings: Settings, source: DataSource, state: Path, guard: Guard, trust: Trust
-    ) -> None:
-        self.settings = settings
-        self.source = source
-        self.guard = guard
-        self.protection = protection_of(settings)
-        self._state = state
-        self._trust = trust
-        self.digests = {"config": config_digest(settings), "code": code_digest()}
+    Parameters
+    ----------
+    site : Site
+        What is known of it before.
 
-    def check(self, header: Mapping[str, Any]) -> None:
-        """Refuse a server that runs other code or other settings."""
-        for kind, mine in self.digests.items():
-            if header.get(kind) != mine:
-                raise FedproofError(
-                    f"this node runs other {kind} than the server ({kind} digest {mine[:12]}, "
-                    f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
-                )
+    Raises
+    ------
+    FedproofError
+        If its data cannot be what the run wants.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.settings = site.settings
+        self.source = DataSource(site.settings, site.data, site.name, *site.share)
+        self.guard = Guard(site)
 
     def store(self, header: Mapping[str, Any]) -> ClientStore:
         """Return where clients keep what they keep from round to round."""
         lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
-        return ClientStore(self._state, lineage)
-
-    def secure(self, header: Mapping[str, Any]) -> SecAggClients | None:
-        """Return what hides the clients' answers from the server, if the run has that.
-
-        Raises
-        ------
-        FedproofError
-            If the node cannot take part in it.
-        """
-        if self.protection is None:
-            return None
-        run = str(header["lineage"][0][0])
-        folder = self._state / "secrets"
-        return SecAggClients(self.protection, self._trust, folder, run, self.guard.settle)
+        return ClientStore(self.site.state, lineage)
 
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""
@@ -134,49 +109,10 @@ class Learner:
         return ClientData(data.train.to(self.device), data.test.to(self.device))
 
 
-def node_of(context: Context) -> Node:
-    """Return the node for a Flower context; processes keep it between messages.
-
-    Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
-    silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node);
-    ``state`` and ``ledger`` (where its clients keep what they keep, and their privacy ledgers);
-    ``identity`` and ``roster`` (the clients' signing key, and those of all clients that they know);
-    ``privacy``, ``placement``, ``max-epsilon``, ``delta``, ``aggregation``, ``min-cohort`` and
-    ``threshold`` (`Policy`).
-    """
-    config = context.node_config
-    places = tuple(
-        None if key not in config else Path(str(config[key])).expanduser()
-        for key in ("data", "state", "ledger", "identity", "roster")
-    )
-    return _node(
-        split_overrides(str(context.run_config.get("overrides", ""))),
-        places,
-        Policy.of(config),
-        None if "client" not in config else str(config["client"]),
-        (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
-    )
-
-
 @lru_cache(maxsize=8)
-def _node(
-    overrides: tuple[str, ...],
-    places: tuple[Path | None, ...],
-    policy: Policy,
-    name: str | None,
-    share: tuple[int, int],
-) -> Node:
-    settings = compose(overrides)
-    own, *kept, identity, roster = places
-    # A silo's disk is not the server's to choose a place on.
-    told = settings.run_dir if own is None else None
-    state, ledger = (
-        place or (Path(told) / folder if told else get_flwr_home() / f"fedproof-{folder}")
-        for place, folder in zip(kept, ("clients", "ledgers"), strict=True)
-    )
-    guard = Guard(settings, policy, ledger)
-    trust = Trust(state / "identities", identity, roster, simulated=own is None)
-    return Node(settings, DataSource(settings, own, name, *share), state, guard, trust)
+def node_of(site: Site) -> Node:
+    """Return the node at a site; processes keep it between messages."""
+    return Node(site)
 
 
 @lru_cache(maxsize=2)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
+from client_app.answering import excused
 from client_app.guard import Moment
 from client_app.node import Learner, Node
 from conf.errors import FedproofError
@@ -51,7 +50,7 @@ class Training:
         self._settings = node.settings
         self._cohort = cohort
         self._learner = node.learner(cohort.header)
-        self._secure = node.secure(cohort.header)
+        self._secure = node.site.secure(cohort.header)
         self._total = _total(self._learner, cohort)
         keeps = node.settings.train.keep_optimizer or node.guard.adapts
         self._store = node.store(cohort.header) if keeps else None
@@ -266,19 +265,6 @@ class Training:
 def clocked(node: Node, clock: Stopwatch) -> dict[str, Any]:
     """Return a header with the seconds of this answer, if the run asks where its time goes."""
     return {"clock": clock.seconds} if node.settings.profile else {}
-
-
-@contextmanager
-def excused(errors: dict[str, str], client: str) -> Iterator[None]:
-    """Note why a client failed, and go on without it."""
-    try:
-        yield
-    except FedproofError as error:
-        errors[client] = str(error)
-    except Exception as error:
-        # The text of an unforeseen error may quote data: it stays in this node's log.
-        log.exception("client %s failed", client)
-        errors[client] = f"{type(error).__name__}: see the log of the client's node."
 
 
 def _total(learner: Learner, cohort: Cohort) -> WeightedSum | None:

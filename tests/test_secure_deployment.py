@@ -18,7 +18,7 @@ SETTINGS = ("aggregation=secagg", f"rounds={ROUNDS}")
 
 def test_four_supernodes_that_know_each_other(tmp_path):
     silos = hospitals.main(tmp_path / "data")
-    names = [path.stem for path in silos]
+    names = [path.name.split(".")[1] for path in silos]
     roster = tmp_path / "roster"
     lines = []
     for name in names:
@@ -27,9 +27,9 @@ def test_four_supernodes_that_know_each_other(tmp_path):
         lines.append(f"{identity.public.hex()} {name}\n")
     roster.write_text("".join(lines))
     configs = [
-        f'data="{path}" identity="{tmp_path / path.stem}.key" roster="{roster}" '
-        f'state="{tmp_path / path.stem}" aggregation="secagg" min-cohort=4'
-        for path in silos
+        f'data="{path}" identity="{tmp_path / name}.key" roster="{roster}" '
+        f'state="{tmp_path / name}" aggregation="secagg" min-cohort=4'
+        for path, name in zip(silos, names, strict=True)
     ]
     told = ("federation=remote", "federation.superlink=silos", "federation.nodes=4", *SETTINGS)
     demanded = ("aggregation.min_cohort=4",)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, RecordDict
-from torch import Tensor
 
 from client_app.secure.box import opened
 from client_app.secure.trust import Trust
@@ -18,6 +17,9 @@ from task.secagg.seat import Seat
 from task.secagg.session import Advert, FreshKeys, Session, cohort_of, members_of
 from task.secure.secagg import SecAgg
 from task.wire import WireError, blob, config, listed, numbered
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SPARE = 4
 """Keys that were advertised and not used yet; of more, the oldest are thrown away."""

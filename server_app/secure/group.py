@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -10,8 +11,11 @@ from server_app.federation.validation import InvalidAnswerError, decode
 from server_app.secure.collected import HiddenSum, Purpose
 from task.secagg.server import Aggregator
 from task.secagg.session import Advert, Session
-from task.secure.secagg import Codec, SecAgg
+from task.secure.secagg import SecAgg
 from task.wire import WireError, blob, config, listed, numbered, records
+
+if TYPE_CHECKING:
+    from task.secure.secagg import Codec
 
 Parts = dict[str, RecordDict]
 

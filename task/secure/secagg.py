@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.options import choice, real, whole
-from task.privacy.distributed_dp import DistributedDP
-from task.privacy.policy import mechanism_of
-from task.secagg.encoding import Encoding
 from task.secagg.masks import TYPES
-from task.secagg.noisy import NoisyEncoding
 from task.secagg.session import Terms
 
-Codec = Encoding | NoisyEncoding
+if TYPE_CHECKING:
+    # They import torch, which takes longer than what many messages of a secure sum ask for.
+    from task.privacy.distributed_dp import DistributedDP
+    from task.secagg.encoding import Encoding
+    from task.secagg.noisy import NoisyEncoding
+
+    Codec = Encoding | NoisyEncoding
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class SecAgg:
         FedproofError
             If sums of so many do not fit.
         """
+        from task.secagg.encoding import Encoding
+        from task.secagg.noisy import NoisyEncoding
+
         if self.noise is None or not size:
             return Encoding(self.terms, clients, size, figures)
         mechanism = self.noise.encoding(size, clients)
@@ -91,8 +96,11 @@ def build(settings: Settings) -> SecAgg:
         active=choice(options, "aggregation.adversary", ("active", "semi_honest")) == "active",
     )
     groups = whole(options, "aggregation.groups", 1)
-    privacy = mechanism_of(settings)
-    noise = privacy if isinstance(privacy, DistributedDP) else None
+    noise = None
+    if settings.privacy.name == "distributed_dp":
+        from task.privacy.distributed_dp import DistributedDP
+
+        noise = DistributedDP(settings)
     if noise is not None and groups > 1:
         raise FedproofError(
             "privacy=distributed_dp makes noise for the sum of all: leave aggregation.groups out."

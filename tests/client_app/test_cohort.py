@@ -15,6 +15,7 @@ from flwr.app import (
 from client_app import training
 from client_app.app import app
 from client_app.node import node_of
+from client_app.site import site_of
 from conf.errors import FedproofError
 from server_app.compat import adopt_identity, stamp
 from task.wire import Cohort
@@ -36,13 +37,13 @@ def ask(context, kind, cohort=None, content=None):
 
 
 def known(context, **header):
-    node = node_of(context)
+    node = node_of(site_of(context))
     describes = [node.source.describe(client) for client in node.source.clients]
-    return node.digests | {"shared": node.source.task.agree(describes)} | header
+    return node.site.digests | {"shared": node.source.task.agree(describes)} | header
 
 
 def told(context, number=1, **arrays):
-    module = node_of(context).learner(known(context)).model.module
+    module = node_of(site_of(context)).learner(known(context)).model.module
     state = {key: Array(value.numpy()) for key, value in module.state_dict().items()} | arrays
     return RecordDict(
         {"arrays": ArrayRecord(state), "config": ConfigRecord({"server-round": number})}
@@ -56,7 +57,7 @@ def test_a_query_lists_clients(context):
     rows = [sum(sizes) for sizes in zip(listing["train"], listing["test"], strict=True)]
     assert rows == [303, 294, 123, 200]
     assert set(listing["describes"]["va"]) == {"count", "sum", "squares"}
-    assert answer.header["config"] == node_of(context).digests["config"]
+    assert answer.header["config"] == site_of(context).digests["config"]
 
 
 @pytest.mark.parametrize("kind", [MessageType.QUERY, MessageType.TRAIN, MessageType.EVALUATE])
@@ -139,7 +140,7 @@ def test_evaluation_answers_sums(context):
 
 def test_node_config():
     def node(**config):
-        return node_of(Context(1, 1, config, RecordDict(), {"overrides": ""}))
+        return node_of(site_of(Context(1, 1, config, RecordDict(), {"overrides": ""})))
 
     assert node().source.clients == HOSPITALS
     halves = [node(**{"partition-id": i, "num-partitions": 2}) for i in range(2)]

@@ -1,0 +1,142 @@
+"""What a node knows before it looks at data: its operator's word, and the run's settings.
+
+Importing this must not import torch: a SuperNode starts a process for each message, and most of
+those of a secure sum are answered without any data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.supercore.utils import get_flwr_home
+
+from client_app.secure.secagg import SecAggClients
+from client_app.secure.trust import Trust
+from conf.compose import compose, split_overrides
+from conf.digest import code_digest, config_digest
+from conf.errors import FedproofError
+from conf.schema import Settings
+from task.privacy.policy import Policy
+from task.secagg.seat import Seat
+from task.secure import Protection, protection_of
+
+_PLACES = ("data", "state", "ledger", "identity", "roster")
+
+
+class Site:
+    """A node as its operator and the run describe it.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    policy : Policy
+        Of the operator.
+    places : tuple of Path or None
+        Where its data are, where its clients keep what they keep and their ledgers, its identity
+        key, and its roster.
+    name : str or None
+        Of its one client.
+    share : (int, int)
+        Without data of its own: it serves every so manieth client, from which one on.
+
+    Raises
+    ------
+    FedproofError
+        If the policy does not allow the run.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy,
+        places: tuple[Path | None, ...],
+        name: str | None,
+        share: tuple[int, int],
+    ) -> None:
+        policy.require(settings)
+        self.settings, self.policy = settings, policy
+        self.name, self.share = name, share
+        self.data, *kept, identity, roster = places
+        # A silo's disk is not the server's to choose a place on.
+        told = settings.run_dir if self.data is None else None
+        self.state, self.ledgers = (
+            place or (Path(told) / folder if told else get_flwr_home() / f"fedproof-{folder}")
+            for place, folder in zip(kept, ("clients", "ledgers"), strict=True)
+        )
+        self.digests = {"config": config_digest(settings), "code": code_digest()}
+        self._trust = Trust(
+            self.state / "identities", identity, roster, simulated=self.data is None
+        )
+
+    @cached_property
+    def protection(self) -> Protection | None:
+        """What hides the clients' answers from the server."""
+        return protection_of(self.settings)
+
+    def check(self, header: Mapping[str, Any]) -> None:
+        """Refuse a server that runs other code or other settings."""
+        for kind, mine in self.digests.items():
+            if header.get(kind) != mine:
+                raise FedproofError(
+                    f"this node runs other {kind} than the server ({kind} digest {mine[:12]}, "
+                    f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
+                )
+
+    def secure(self, header: Mapping[str, Any]) -> SecAggClients | None:
+        """Return the clients' part in secure sums, if the run has them.
+
+        Raises
+        ------
+        FedproofError
+            If the node cannot take part in them.
+        """
+        if self.protection is None:
+            return None
+        run = str(header["lineage"][0][0])
+        folder = self.state / "secrets"
+        return SecAggClients(self.protection, self._trust, folder, run, self._settle)
+
+    def _settle(self, client: str, seat: Seat, contributors: int) -> None:
+        if self.settings.privacy.name == "distributed_dp":
+            from client_app.guard import Guard
+
+            Guard(self).settle(client, seat, contributors)
+
+
+def site_of(context: Context) -> Site:
+    """Return the site for a Flower context; processes keep it between messages.
+
+    Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
+    silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node);
+    ``state`` and ``ledger`` (where its clients keep what they keep, and their privacy ledgers);
+    ``identity`` and ``roster`` (the clients' signing key, and those of all clients that they know);
+    ``privacy``, ``placement``, ``max-epsilon``, ``delta``, ``aggregation``, ``min-cohort`` and
+    ``threshold`` (`Policy`).
+    """
+    config = context.node_config
+    places = tuple(
+        None if key not in config else Path(str(config[key])).expanduser() for key in _PLACES
+    )
+    return _site(
+        split_overrides(str(context.run_config.get("overrides", ""))),
+        Policy.of(config),
+        places,
+        None if "client" not in config else str(config["client"]),
+        (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
+    )
+
+
+@lru_cache(maxsize=8)
+def _site(
+    overrides: tuple[str, ...],
+    policy: Policy,
+    places: tuple[Path | None, ...],
+    name: str | None,
+    share: tuple[int, int],
+) -> Site:
+    return Site(compose(overrides), policy, places, name, share)
