@@ -4,7 +4,8 @@
 
 Per client: dealing shares, encoding, masking, agreeing and unmasking, and what it uploads in a
 session (without framing); the server: taking the masks off after clients dropped out, and the
-memory that the session takes of it. Where Flower's own SecAgg+ takes part, the two take turns.
+memory that the session takes of it; what a process does once, like loading OpenSSL, is done before.
+Where Flower's own SecAgg+ takes part, the two take turns.
 Prints medians over clients and passes, and writes them to ``benchmarks/results/secagg.json``, where
 those of other cases stay.
 """

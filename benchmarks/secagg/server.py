@@ -11,9 +11,11 @@ from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
-from task.secagg.masks import Words
+import numpy as np
+
+from task.secagg.masks import TYPES, Words, add_masks
 from task.secagg.server import Aggregator
-from task.secagg.session import Advert, Session
+from task.secagg.session import Advert, FreshKeys, Session, pair_mask
 
 _KIB = 1024
 
@@ -31,8 +33,7 @@ class MeasuredServer(Aggregator):
     """An aggregator that knows what it takes."""
 
     def __init__(self, session: Session, adverts: Sequence[Advert], size: int) -> None:
-        # First: for large cohorts it imports SciPy, whose megabytes are no session's.
-        assert session.graph
+        warm_up(session)
         self._before = _memory("VmRSS")
         super().__init__(session, adverts, size)
 
@@ -67,6 +68,19 @@ def server_process(session: Session, adverts: Sequence[Advert], size: int) -> It
     """Run a `MeasuredServer` elsewhere as long as the block lasts."""
     with _Servers(ctx=multiprocessing.get_context("spawn")) as servers:
         yield servers.server(session, adverts, size)  # type: ignore[attr-defined]
+
+
+def warm_up(session: Session) -> None:
+    """Do what takes a process long only once, whatever the number of its sessions.
+
+    Its first key and cipher load OpenSSL's (30 ms), its first large graph imports SciPy.
+    """
+    keys = FreshKeys.generate()
+    seed = pair_mask(
+        session.root, (0, 1), keys.masking, keys.masking.public_key().public_bytes_raw()
+    )
+    add_masks(np.zeros(1, TYPES[session.terms.bits]), [seed], [])
+    assert session.graph
 
 
 def _memory(what: str) -> int:

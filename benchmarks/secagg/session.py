@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.he import timed
-from benchmarks.secagg.server import Unmasked, server_process
+from benchmarks.secagg.server import Unmasked, server_process, warm_up
 from task.identity import Identity
 from task.secagg.client import Member
 from task.secagg.encoding import Encoding
@@ -88,6 +88,7 @@ class Play:
 
     def run(self) -> Timed:
         """Play it; return medians over the clients whose seconds are taken, and the server's."""
+        warm_up(self.session())
         with server_process(self.session(), self.adverts, len(self.update)) as server:
             self.share(server)
             self.mask(server)
