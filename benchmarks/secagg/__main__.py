@@ -100,7 +100,8 @@ def main() -> None:
             show(f"{name} {whose}", figures)
         cohort = {key: value for key, value in vars(case.cohort).items() if value is not None}
         results["cases"][name] = {**cohort, **facts}
-        write_results("secagg", {"parameters": PARAMETERS, **results})
+        cases = {known: results["cases"][known] for known in CASES if known in results["cases"]}
+        write_results("secagg", {"parameters": PARAMETERS, "cases": cases})
 
 
 if __name__ == "__main__":
