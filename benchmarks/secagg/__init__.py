@@ -1,0 +1,1 @@
+"""Secure aggregation, ours and Flower's own: ``python -m benchmarks.secagg``."""
