@@ -135,11 +135,11 @@ class Play:
             sealed = server.shares_for(i)
             self.timed("mask_s", i, partial(self.members[i].mask, words, sealed))
             if i in self.whole:
-                server.add([i], words)
+                server.add([i], words, len(words))
             else:
                 short[:SHORT] += words
             self.sent[i] += words.nbytes
-        server.add([i for i in self.alive if i not in self.whole], short)
+        server.add([i for i in self.alive if i not in self.whole], short, len(short))
 
     def agree_and_unmask(self, server: Any) -> None:
         """Have them sign whose vectors arrived, and reveal shares."""
