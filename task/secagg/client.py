@@ -49,7 +49,7 @@ class Member:
     masked : bool
         Whether it was asked for its vector, which happens once.
     alive : bytes or None
-        Whose vectors arrived, once it has signed that.
+        Whose vectors arrived, once it has signed that; empty once it has revealed shares.
     """
 
     seat: Seat
@@ -198,10 +198,10 @@ class Member:
         FedproofError
             If it has not signed, or too few others signed the same.
         """
-        if self.alive is None:
+        if not self.alive:
             raise self.seat.refusal("it was asked for shares before it signed, or again")
-        # Once, whatever comes of it.
-        alive, self.alive = self.alive, None
+        # Once, whatever comes of it; nor does it sign again.
+        alive, self.alive = self.alive, b""
         keys = {i: peer.identity for i, peer in self.peers.items()} | {self.seat.index: own}
         told = (AGREE, self.seat.root, alive)
         valid = [i for i, s in signatures.items() if i in keys and is_signed(keys[i], s, *told)]

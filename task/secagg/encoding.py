@@ -81,7 +81,8 @@ class Encoding:
         terms = self.terms
         if not 1 <= weight <= terms.max_weight:
             raise FedproofError(
-                f"its update weighs more than aggregation.max_weight={terms.max_weight}: raise it."
+                f"its update's weight is not between 1 and aggregation.max_weight="
+                f"{terms.max_weight}: raise that, or leave the client out."
             )
         if len(update) and not float(update.abs().max()) <= terms.range:
             raise FedproofError(

@@ -1,9 +1,9 @@
 """Who shares masks with whom: everybody in small cohorts, a random k-regular graph in large ones.
 
 Bell et al. 2020, section 3: a Harary graph on a random order of the clients, whose degree k grows
-with the logarithm of the cohort. It keeps three things unlikely: that corrupt neighbours alone can
-unmask a client; that too few neighbours are left to unmask the sum; that those left fall into parts
-whose sums would show.
+with the logarithm of the cohort. It keeps three things unlikely: that corrupt neighbours, with what
+honest ones who were told different things reveal, unmask a client; that too few neighbours are left
+to unmask the sum; that those left fall into parts whose sums would show.
 """
 
 from __future__ import annotations
@@ -53,17 +53,21 @@ def _enough(clients: int, k: int, threshold: int, shares: tuple[float, float]) -
     corrupt, dropout = shares
     others = clients - 1
     bad, gone = (math.ceil(part * others) for part in shares)
+    # A server may tell some holders that a client is there and others that it is gone: corrupt
+    # ones give it both shares, so it has enough of either with 2t <= k + 1 + corrupt.
+    opened = clients * _chance(others, bad, k, range(2 * threshold - k - 1, k + 1))
     # The client's own share is its own, and is lost if it drops out.
-    opened = clients * _chance(others, bad, k, range(threshold, k + 1))
     closed = clients * _chance(others, others - gone, k, range(threshold))
     # A Harary graph falls apart only where k/2 neighbours in a row are no longer honest or there.
     torn = clients * (corrupt + dropout) ** (k / 2)
-    return max(opened, torn) <= 2.0**-SECURITY and closed <= 2.0**-CORRECTNESS
+    # Nor by what a server says is gone: who has nobody left on one side refuses.
+    edge = threshold > k // 2 + 1
+    return edge and max(opened, torn) <= 2.0**-SECURITY and closed <= 2.0**-CORRECTNESS
 
 
 def _chance(others: int, marked: int, drawn: int, counts: range) -> float:
     """Return the chance that `drawn` of the others hold a number of marked ones in `counts`."""
-    possible = (i for i in counts if i <= marked and drawn - i <= others - marked)
+    possible = (i for i in counts if 0 <= i <= marked and drawn - i <= others - marked)
     whole = _log_comb(others, drawn)
     return sum(
         math.exp(_log_comb(marked, i) + _log_comb(others - marked, drawn - i) - whole)

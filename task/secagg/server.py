@@ -88,13 +88,16 @@ class Aggregator:
         FedproofError
             If it does not fit; the sum is what it was before.
         """
+        new = set(clients)
         if words.shape != (size,) or words.dtype != self._total.dtype:
             raise FedproofError("its masked vector does not fit the others.")
+        if not new <= self.dealt - self.alive:
+            raise FedproofError("it dealt no shares for this sum, or has sent a vector before.")
         if self.alive:
             np.add(self._total, words, out=self._total)
         else:
             self._total = words.copy()
-        self.alive |= set(clients)
+        self.alive |= new
 
     @property
     def arrived(self) -> bytes:
@@ -117,7 +120,7 @@ class Aggregator:
             self._shares.setdefault(owner, {})[client + 1] = shares[owner]
 
     def total(self) -> Words:
-        """Return the sum of the vectors that arrived.
+        """Return the sum of the vectors that arrived; the masked one is gone afterwards.
 
         Raises
         ------

@@ -19,6 +19,7 @@ from task.secagg.shamir import PRIME
 
 _ADVERT = "fedproof secagg advert 1"
 _SESSION = "fedproof secagg session 1"
+_PROBE = X25519PrivateKey.generate()
 DIGEST = 32
 """Bytes of an advert's digest."""
 
@@ -79,7 +80,7 @@ class Advert:
         return self.identity + self.masking + self.sealing + self.signature
 
     def require_signed(self) -> None:
-        """Refuse an advert that the owner of the identity key in it did not sign.
+        """Refuse an advert that its owner did not sign, or with keys that agree on nothing.
 
         Raises
         ------
@@ -92,6 +93,14 @@ class Advert:
                 f"the keys of client '{self.client}' are not signed by it: they may be somebody "
                 "else's, and were refused."
             )
+        try:
+            for key in (self.masking, self.sealing):
+                _shared(_PROBE, key)
+        except ValueError:  # not a point, or one of the few of low order
+            raise FedproofError(
+                f"the keys of client '{self.client}' agree on no secret with anybody's, and were "
+                "refused."
+            ) from None
 
     @cached_property
     def digest(self) -> bytes:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 
+from conf.errors import FedproofError
 from task.identity import Identity
 from task.secagg.client import Member
 from task.secagg.masks import TYPES
@@ -25,6 +29,24 @@ STAGES = ("share", "mask", "agree", "unmask")
 @cache
 def identity(number: int) -> Identity:
     return Identity()
+
+
+def require_sentence(error: FedproofError) -> None:
+    """One sentence, without a value, a key or a share in it."""
+    text = str(error)
+    assert text.endswith(".") and ". " not in text and "\n" not in text
+    assert not re.search(r"\d{5}|[0-9a-f]{12}", text), text
+
+
+@contextmanager
+def refusal(client: int, why: str, number: int = 1) -> Iterator[None]:
+    """Expect that a client refuses, in a sentence that says who, in which round, and why."""
+    with pytest.raises(FedproofError, match=why) as caught:
+        yield
+    assert f"client 'client-{client}' refuses in the secure sum of round {number} (train)" in str(
+        caught.value
+    )
+    require_sentence(caught.value)
 
 
 @dataclass
