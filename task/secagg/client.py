@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 from cryptography.exceptions import InvalidTag
@@ -96,7 +97,7 @@ class Member:
             )
         if seat.index < 0 or len(set(session.digests)) < seat.count:
             raise seat.refusal("the cohort does not hold its keys, or holds some twice")
-        numbers = session.graph[seat.index]
+        numbers = session.near(seat.index)
         if [peer.digest for peer in peers] != [session.digests[i] for i in numbers]:
             raise seat.refusal("the keys of its neighbours are not those of the cohort")
         if len({own.client, *(peer.client for peer in peers)}) <= len(peers):
@@ -204,8 +205,10 @@ class Member:
         alive, self.alive = self.alive, b""
         keys = {i: peer.identity for i, peer in self.peers.items()} | {self.seat.index: own}
         told = (AGREE, self.seat.root, alive)
-        valid = [i for i, s in signatures.items() if i in keys and is_signed(keys[i], s, *told)]
-        self._require_enough(len(valid), "signed that the same vectors arrived")
+        valid = (i for i, s in signatures.items() if i in keys and is_signed(keys[i], s, *told))
+        # Checking them takes longest of all: no more of them than needed.
+        count = sum(1 for _ in islice(valid, self.seat.threshold))
+        self._require_enough(count, "signed that the same vectors arrived")
         there = members_of(alive)
         return {i: s[:SIZE] if i in there else s[SIZE:] for i, s in self.shares.items()}
 

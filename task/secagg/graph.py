@@ -97,10 +97,22 @@ def neighbours(clients: int, k: int, seed: bytes) -> list[list[int]]:
         raise ValueError(f"{k} neighbours cannot be the nearest ones on either side")
     order = _order(clients, seed)
     around: list[list[int]] = [[] for _ in range(clients)]
-    steps = [step for near in range(1, k // 2 + 1) for step in (near, -near)]
     for place, client in enumerate(order):
-        around[client] = sorted(order[(place + step) % clients] for step in steps)
+        around[client] = _near(order, place, k)
     return around
+
+
+def neighbours_of(client: int, clients: int, k: int, seed: bytes) -> list[int]:
+    """Return the neighbours of one client, as `neighbours` does for all."""
+    if k >= clients - 1:
+        return [j for j in range(clients) if j != client]
+    order = _order(clients, seed)
+    return _near(order, order.index(client), k)
+
+
+def _near(order: list[int], place: int, k: int) -> list[int]:
+    steps = (step for near in range(1, k // 2 + 1) for step in (near, -near))
+    return sorted(order[(place + step) % len(order)] for step in steps)
 
 
 def _order(clients: int, seed: bytes) -> list[int]:

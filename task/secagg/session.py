@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from conf.errors import FedproofError
 from task.identity import PUBLIC, SIGNATURE, Identity, bound, is_signed
-from task.secagg.graph import degree, neighbours, threshold_of
+from task.secagg.graph import degree, neighbours, neighbours_of, threshold_of
 from task.secagg.shamir import PRIME
 
 _ADVERT = "fedproof secagg advert 1"
@@ -177,16 +177,24 @@ class Session:
         return hashlib.sha256(bound(*told, *self.digests)).digest()
 
     @cached_property
-    def graph(self) -> list[list[int]]:
-        """Each client's neighbours."""
+    def degree(self) -> int:
+        """How many neighbours each client has."""
         terms = self.terms
-        k = degree(len(self), terms.threshold, terms.corrupt, terms.dropout)
-        return neighbours(len(self), k, self.root)
+        return degree(len(self), terms.threshold, terms.corrupt, terms.dropout)
 
     @cached_property
+    def graph(self) -> list[list[int]]:
+        """Each client's neighbours."""
+        return neighbours(len(self), self.degree, self.root)
+
+    def near(self, client: int) -> list[int]:
+        """Return one client's neighbours."""
+        return neighbours_of(client, len(self), self.degree, self.root)
+
+    @property
     def threshold(self) -> int:
         """How many of a client's holders, itself and its neighbours, unmask it."""
-        return threshold_of(len(self.graph[0]) + 1, self.terms.threshold)
+        return threshold_of(self.degree + 1, self.terms.threshold)
 
 
 def self_mask(root: bytes, client: int, secret: bytes) -> bytes:

@@ -12,9 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from task.secagg import graph as graphs
-from task.secagg.graph import CORRECTNESS, SECURITY, degree, neighbours, threshold_of
+from task.secagg.graph import CORRECTNESS, SECURITY, degree, neighbours, neighbours_of, threshold_of
 
 SHARE, CORRUPT, DROPOUT = 0.66, 0.1, 0.1
+
+
+@pytest.mark.parametrize(("clients", "k"), [(5, 4), (60, 10), (61, 60), (200, 50)])
+def test_one_client_s_neighbours_are_those_of_the_whole_graph(clients, k):
+    seed = bytes(range(32))
+    whole = neighbours(clients, k, seed)
+    assert [neighbours_of(i, clients, k, seed) for i in range(clients)] == whole
 
 
 def parts(graph: list[list[int]], left: Collection[int]) -> list[set[int]]:

@@ -230,9 +230,9 @@ def test_one_vector_of_each_who_dealt_shares():
     run, words = Run(4), np.zeros(8, np.uint32)
     run.share(range(3))
     run.server.add([0], words, run.size)
-    for client in (0, 3):
+    for again in (0, 3):
         with pytest.raises(FedproofError, match="dealt no shares for this sum, or has sent"):
-            run.server.add([client], words, run.size)
+            run.server.add([again], words, run.size)
     assert run.server.alive == {0}
 
 
