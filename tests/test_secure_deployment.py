@@ -5,9 +5,8 @@ import os
 import pytest
 from safetensors.torch import load_file
 
-from benchmarks.data import hospitals
+from benchmarks.secure_rounds import silos
 from server_app.evidence import files
-from task.identity import Identity
 from tests.flower import deployment, fedproof
 
 pytestmark = pytest.mark.slow
@@ -17,20 +16,7 @@ SETTINGS = ("aggregation=secagg", f"rounds={ROUNDS}")
 
 
 def test_four_supernodes_that_know_each_other(tmp_path):
-    silos = hospitals.main(tmp_path / "data")
-    names = [path.name.split(".")[1] for path in silos]
-    roster = tmp_path / "roster"
-    lines = []
-    for name in names:
-        identity = Identity()
-        identity.write(tmp_path / f"{name}.key")
-        lines.append(f"{identity.public.hex()} {name}\n")
-    roster.write_text("".join(lines))
-    configs = [
-        f'data="{path}" identity="{tmp_path / name}.key" roster="{roster}" '
-        f'state="{tmp_path / name}" aggregation="secagg" min-cohort=4'
-        for path, name in zip(silos, names, strict=True)
-    ]
+    configs = [f'{config} aggregation="secagg" min-cohort=4' for config in silos(tmp_path)]
     told = ("federation=remote", "federation.superlink=silos", "federation.nodes=4", *SETTINGS)
     demanded = ("aggregation.min_cohort=4",)
     remote, local = tmp_path / "remote", tmp_path / "local"
