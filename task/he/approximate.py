@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,16 @@ _TAIL = 10
 """Standard deviations that are never passed: the probability is below 10^-20 a value."""
 
 
+_GRID = 16
+"""What leaves a client is rounded to a multiple at least so many times the error."""
+
+
 class ApproximatePacking:
     """How updates become plaintexts of real numbers, and sums of them a mean.
 
     What CKKS decrypts to shows something of the key's noise (Li and Micciancio 2021, "On the
     Security of Homomorphic Encryption on Approximate Numbers"): who has no key must not see it,
-    and so the server must not be told a decrypted mean. With BFV it may.
+    and so the server must be told no more than `rounded` leaves. With BFV there is nothing of it.
 
     Parameters
     ----------
@@ -55,8 +60,8 @@ class ApproximatePacking:
         if math.log2(largest) + scale_bits > room:
             raise FedproofError(
                 f"sums of {cohort.clients} clients with values up to {clip:g} need "
-                f"{math.log2(largest) + scale_bits:.1f} bits of {room:.1f}: lower aggregation.clip "
-                "or sample fewer clients."
+                f"{math.log2(largest) + scale_bits:.1f} bits of {room:.1f}: lower "
+                "aggregation.range or aggregation.max_clients."
             )
         # Decoding adds up the errors of all coefficients; doubles hold 53 bits of a value.
         spread = _DEVIATION * math.sqrt(cohort.clients * degree)
@@ -64,7 +69,8 @@ class ApproximatePacking:
         if self._error * cohort.weight >= 0.5:
             raise FedproofError(
                 f"CKKS sums err by up to {self._error:.1g}, too much to tell weights up to "
-                f"{cohort.weight} apart: lower aggregation.max_weight, or choose BFV."
+                f"{cohort.weight} apart: lower aggregation.max_weight, or choose "
+                "aggregation.scheme=bfv."
             )
 
     def pack(self, values: NDArray[np.floating], weight: int) -> Floats:
@@ -97,3 +103,17 @@ class ApproximatePacking:
         count = self.cohort.check(nearest.astype(np.int64), weight, sound)
         scale = self.cohort.weight / weight
         return Average(values * scale, weight, count, self._error * scale)
+
+
+def rounded(mean: Average) -> Average:
+    """Return a decrypted mean as the server may be told it.
+
+    Values become multiples of a power of two that is at least 16 times as large as the largest
+    error, which hides the errors except where a value lies close to the middle of two multiples.
+    That is a heuristic, and no proof: the provable remedy, noise that is exponentially larger than
+    the errors (Li et al. 2022, "Securing Approximate Homomorphic Encryption Using Differential
+    Privacy"), would leave no digits. Who wants none of it chooses BFV.
+    """
+    grid = 2.0 ** math.ceil(math.log2(_GRID * mean.error))
+    values = np.rint(mean.values / grid) * grid
+    return replace(mean, values=values, error=mean.error + grid / 2)

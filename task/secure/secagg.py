@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from conf.errors import FedproofError
 from conf.schema import Settings
@@ -23,10 +23,13 @@ class SecAgg:
         Of every session.
     groups : int
         Sums of so many parts of a training cohort.
+    promise : str
+        For people to read.
     """
 
     terms: Terms
     groups: int
+    promise: ClassVar[str] = "the server sees sums only"
 
 
 def build(settings: Settings) -> SecAgg:

@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_refused_before_the_run():
         ApproximatePacking(
             Cohort(10, 10_000, 10), 1.0, degree=4096, coefficient_bits=(54, 54), scale_bits=40
         )
-    with pytest.raises(FedproofError, match="or choose BFV"):
+    with pytest.raises(FedproofError, match="or choose aggregation.scheme=bfv"):
         ApproximatePacking(Cohort(10, 1000, 10**9), 1.0)
 
 
