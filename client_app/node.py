@@ -13,6 +13,8 @@ from flwr.supercore.utils import get_flwr_home
 from torch import nn
 
 from client_app.guard import Guard
+from client_app.secure.he import HEClients
+from client_app.secure.requests import SecureClients
 from client_app.secure.secagg import SecAggClients
 from client_app.secure.trust import Trust
 from client_app.state import ClientStore
@@ -28,6 +30,7 @@ from task.kernels import accelerate
 from task.objectives import Objective
 from task.privacy.policy import Policy
 from task.secure import protection_of
+from task.secure.he import HE
 from task.source import DataSource
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
@@ -63,7 +66,7 @@ class Node:
         lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
         return ClientStore(self._state, lineage)
 
-    def secure(self, header: Mapping[str, Any]) -> SecAggClients | None:
+    def secure(self, header: Mapping[str, Any]) -> SecureClients | None:
         """Return what hides the clients' answers from the server, if the run has that.
 
         Raises
@@ -74,7 +77,10 @@ class Node:
         if self.protection is None:
             return None
         run = str(header["lineage"][0][0])
-        return SecAggClients(self.protection, self._trust, self._state / "secrets", run)
+        folder = self._state / "secrets"
+        if isinstance(self.protection, HE):
+            return HEClients(self.protection, self._trust, folder, run)
+        return SecAggClients(self.protection, self._trust, folder, run)
 
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""

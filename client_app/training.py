@@ -237,7 +237,7 @@ class Training:
         figures = {name: [float(str(value)) * weight] for name, value in metrics.items()}
         figures["num-examples"] = [float(weight)]
         with self._clock.stage("secure aggregation"):
-            return self._secure.masked(client, told, update.cpu(), weight, figures)
+            return self._secure.hidden(client, told, update.cpu(), weight, figures)
 
     def _protected(
         self, values: Tensor, start: Tensor, mechanism: ClippedUpdate, metrics: MetricRecord

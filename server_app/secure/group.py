@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from server_app.federation.validation import InvalidAnswerError, decode
+from server_app.secure.asking import Parts
 from server_app.secure.collected import HiddenSum, Purpose
 from task.secagg.encoding import Encoding
 from task.secagg.server import Aggregator
 from task.secagg.session import Advert, Session
 from task.secure.secagg import SecAgg
-from task.wire import WireError, blob, config, listed, numbered, records
-
-Parts = dict[str, RecordDict]
+from task.wire import blob, config, listed, numbered, records
 
 
 class Group:
@@ -138,20 +135,3 @@ class Group:
         assert self._layout is not None
         size, session = int(str(self._layout["size"])), self.server.session
         return Encoding(session.terms, len(session), size, sum(self._lengths.values()))
-
-
-def answered(answers: Mapping[str, RecordDict | str], client: str, what: str) -> ConfigRecord:
-    """Return what a client answered to one request.
-
-    Raises
-    ------
-    WireError
-        If it did not, or refused.
-    """
-    answer = answers.get(client, "it was not asked")
-    if isinstance(answer, str):
-        raise WireError(answer)
-    told = config(answer, what)
-    if "refused" in told:
-        raise WireError(str(told["refused"]))
-    return told

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from conf.errors import FedproofError
 from task.bounds import require_within
-from task.he.approximate import rounded
 from task.he.ciphertexts import Bytes, EncryptedSum, Packing, decrypt, encrypt
-from task.he.contexts import Scheme
+from task.he.figures import FigurePacking
 from task.he.keyring import KeyRing
 from task.he.quantize import Floats
 from task.he.terms import Terms
@@ -68,7 +67,7 @@ class Layout:
         FedproofError
             If sums do not fit.
         """
-        parts: dict[str, Packing] = {FIGURES: terms.figures(sum(self.figures.values()))}
+        parts: dict[str, Packing] = {FIGURES: terms.figures(sum(self.figures.values())).packing}
         return ({UPDATE: terms.updates(self.size)} if self.size else {}) | parts
 
 
@@ -86,15 +85,12 @@ class Opened:
         Weighted mean of the updates.
     figures : float64 array
         Sums of the figures, in the order of the layout.
-    error : float
-        No value of `mean` is further from the true mean.
     """
 
     count: int
     weight: int
     mean: Floats
     figures: Floats
-    error: float
 
 
 def encrypted(
@@ -111,12 +107,13 @@ def encrypted(
     layout = Layout(len(update), {name: len(values) for name, values in figures.items()})
     parts = {}
     numbers = [value for values in figures.values() for value in values]
-    packing = terms.figures(len(numbers))
+    packed = terms.figures(len(numbers))
+    packing = packed.packing
     if layout.size:
         updates = terms.updates(layout.size)
         key = ring.of(updates.parameters)
         parts[UPDATE] = encrypt(updates, key, update.detach().numpy(), weight)
-    parts[FIGURES] = encrypt(packing, ring.of(packing.parameters), packing.slots(numbers), 1)
+    parts[FIGURES] = encrypt(packing, ring.of(packing.parameters), packed.slots(numbers), 1)
     return layout, parts
 
 
@@ -128,23 +125,24 @@ def opened(terms: Terms, ring: KeyRing, layout: Layout, sums: Parts) -> Opened:
     FedproofError
         If it is none, was made with another key, or holds too few answers.
     """
-    packing = terms.figures(sum(layout.figures.values()))
-    if set(sums) != set(layout.packings(terms)):
+    packings = layout.packings(terms)
+    if set(sums) != set(packings):
         raise FedproofError("the encrypted sum lacks a part, or has one too many: it is not shown.")
-    found = decrypt(packing, ring.of(packing.parameters), sums[FIGURES])
-    figures = packing.sums(found)
+    means = {
+        name: decrypt(packing, ring.of(packing.parameters), sums[name])
+        for name, packing in packings.items()
+    }
+    found = means[FIGURES]
+    figures = FigurePacking.sums(found)
     if not layout.size:
-        return Opened(found.count, 0, np.zeros(0), figures, 0.0)
-    updates = terms.updates(layout.size)
-    mean = decrypt(updates, ring.of(updates.parameters), sums[UPDATE])
+        return Opened(found.count, 0, np.zeros(0), figures)
+    mean = means[UPDATE]
     if mean.count != found.count:
         raise FedproofError(
             f"the encrypted sum holds {mean.count} updates, but the figures of {found.count} "
             "clients: it is not shown."
         )
-    if terms.scheme is Scheme.ckks:
-        mean = rounded(mean)
-    return Opened(mean.count, mean.weight, mean.values, figures, mean.error)
+    return Opened(mean.count, mean.weight, mean.values, figures)
 
 
 class AnswerSum:
@@ -191,6 +189,13 @@ class AnswerSum:
             total.take(read[name])
         self.layout = layout
         self.clients.append(client)
+
+    def error(self, weight: int) -> float:
+        """Return what bounds the error of the updates' mean, for their weight together."""
+        assert self.layout is not None
+        if not self.layout.size:
+            return 0.0
+        return self._terms.updates(self.layout.size).error(len(self.clients), weight)
 
     def totals(self) -> dict[str, Bytes]:
         """Return the sums, for the clients."""

@@ -42,6 +42,9 @@ class Packing(Protocol):
     def unpack(self, plaintexts: NDArray[Any]) -> Average:
         """Return the mean that a sum of plaintexts holds, or refuse it."""
 
+    def error(self, count: int, weight: int) -> float:
+        """Return what bounds the error of the mean of so many updates of this weight together."""
+
 
 def encrypt(packing: Packing, key: Key, values: NDArray[np.floating], weight: int) -> Bytes:
     """Return one client's update, encrypted.

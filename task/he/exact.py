@@ -103,8 +103,12 @@ class ExactPacking:
         count = self.cohort.check(heads, weight, sound)
         sums = fields.reshape(-1)[: self.cohort.size] - count * self.quantizer.most
         scale = self.cohort.weight / weight
-        error = count * scale * self.quantizer.step / 2
-        return Average(self.quantizer.decode(sums) * scale, weight, count, error)
+        mean = self.quantizer.decode(sums) * scale
+        return Average(mean, weight, count, self.error(count, weight))
+
+    def error(self, count: int, weight: int) -> float:
+        """Return what bounds the error of the mean of so many updates of this weight together."""
+        return count * self.cohort.weight / weight * self.quantizer.step / 2
 
 
 def room_of(clients: int, coefficient_bits: tuple[int, ...]) -> int:

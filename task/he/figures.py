@@ -9,7 +9,7 @@ import numpy as np
 from conf.errors import FedproofError
 from task.he.cohort import Average, Cohort
 from task.he.exact import ExactPacking, room_of
-from task.he.quantize import Floats, Integers, Quantizer
+from task.he.quantize import Floats, Quantizer
 
 FRACTION_BITS = 20
 """A figure is a multiple of 2^-20."""
@@ -30,6 +30,11 @@ class FigurePacking:
         The fewest whose sum may be seen.
     degree, coefficient_bits
         As in `Parameters`.
+
+    Attributes
+    ----------
+    packing : ExactPacking
+        Of what `slots` returns.
 
     Raises
     ------
@@ -53,14 +58,13 @@ class FigurePacking:
                 "aggregation.max_clients, or raise aggregation.degree."
             )
         most = float((1 << (bits - 1)) - 1)
-        self._exact = ExactPacking(
+        self.packing = ExactPacking(
             Cohort(2 * count, clients, 1, least),
             # Of step 1: integers are themselves.
             Quantizer(most, bits),
             degree=degree,
             coefficient_bits=coefficient_bits,
         )
-        self.cohort, self.parameters = self._exact.cohort, self._exact.parameters
         self._most = most
 
     def slots(self, figures: Sequence[float]) -> Floats:
@@ -77,20 +81,6 @@ class FigurePacking:
         whole = np.floor(values)
         rest = np.rint((values - whole) * 2.0**FRACTION_BITS)
         return np.concatenate([whole, rest])
-
-    def pack(self, values: Floats, weight: int) -> Integers:
-        """Return the plaintexts of what `slots` returned, shape (plaintexts, degree)."""
-        return self._exact.pack(values, weight)
-
-    def unpack(self, plaintexts: Integers) -> Average:
-        """Read a decrypted sum.
-
-        Raises
-        ------
-        FedproofError
-            If it is none, or one of too few clients.
-        """
-        return self._exact.unpack(plaintexts)
 
     @staticmethod
     def sums(mean: Average) -> Floats:

@@ -93,4 +93,6 @@ class Terms:
     @property
     def parameters(self) -> tuple[Parameters, ...]:
         """What keys are made for, each once."""
-        return tuple(dict.fromkeys((self.updates(1).parameters, self.figures(1).parameters)))
+        return tuple(
+            dict.fromkeys((self.updates(1).parameters, self.figures(1).packing.parameters))
+        )
