@@ -13,6 +13,8 @@ from task.he.quantize import Floats, Quantizer
 
 FRACTION_BITS = 20
 """A figure is a multiple of 2^-20."""
+_MOST_BITS = 44
+"""Of a figure's whole part, so that doubles hold sums of them with digits to spare."""
 
 
 class FigurePacking:
@@ -51,7 +53,7 @@ class FigurePacking:
         degree: int,
         coefficient_bits: tuple[int, ...],
     ) -> None:
-        bits = room_of(clients, coefficient_bits) - clients.bit_length()
+        bits = min(room_of(clients, coefficient_bits) - clients.bit_length(), _MOST_BITS)
         if bits < FRACTION_BITS + 2:
             raise FedproofError(
                 f"figures of {clients} clients do not fit into ciphertexts of this degree: lower "
@@ -85,6 +87,6 @@ class FigurePacking:
     @staticmethod
     def sums(mean: Average) -> Floats:
         """Return the sums of the figures, shape (count,)."""
-        # Integers below 2^47: what the division by the count has rounded is put right.
+        # Integers below 2^50: what the division by the count has rounded is put right.
         whole, rest = np.split(np.rint(mean.values * mean.count), 2)
         return whole + rest * 2.0**-FRACTION_BITS
