@@ -99,7 +99,13 @@ class HECollector:
             What will be summed next.
         check : callable
             Refuses answers by what of them is in clear.
+
+        Raises
+        ------
+        FedproofError
+            If sums of so many do not fit.
         """
+        self._require_room(purpose)
         self._timeout = timeout
         following = upcoming()
         clients = {*purpose.cohort, *(following.cohort if following else ())}
@@ -142,6 +148,14 @@ class HECollector:
                 result.failed[client] = str(error)
         self._require(len(total.clients), "answered")
         return total
+
+    def _require_room(self, purpose: Purpose) -> None:
+        asked, most = len(purpose.cohort), self._terms.max_clients
+        if asked > most:
+            raise FedproofError(
+                f"the {asked} clients of round {purpose.number} ({purpose.name}) are more than "
+                f"aggregation.max_clients={most}: raise it, or sample fewer."
+            )
 
     def _require(self, there: int, what: str) -> None:
         if there < self._terms.min_cohort:

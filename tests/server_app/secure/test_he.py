@@ -173,6 +173,18 @@ def test_one_more_is_asked_where_one_does_not_open_and_then_no_more(most, abando
     assert len(asked(ran, "decrypt")) == 4 * 3
 
 
+def test_more_clients_than_sums_have_room_for_are_refused(federate):
+    with pytest.raises(FedproofError, match=r"the 4 clients of round 1 \(train\) are more than"):
+        federate(*HE, "aggregation.max_clients=3")
+
+
+def test_who_is_drawn_later_gets_the_key_in_that_round(federate):
+    ran = federate(*HE, "rounds=3", "federation.fraction=0.75", "federation.fraction_evaluate=0.75")
+    assert [line["secure"]["sums"] for line in ran.rounds] == [[3]] * 3
+    assert sorted(asked(ran, "offer")) == sorted(set(asked(ran, "offer")))
+    assert {c for line in ran.rounds for c in line["sampled"]} <= set(asked(ran, "offer"))
+
+
 def test_means_of_central_privacy_are_not_shown_to_clients(federate):
     with pytest.raises(
         FedproofError, match="choose privacy.placement=local, or aggregation=secagg"
