@@ -64,7 +64,7 @@ def evaluate_clients(message: Message, context: Context) -> Message:
                 if secure is None:
                     parts[client] = _answer(result, len(data))
                 else:
-                    parts[client], _ = secure.masked(
+                    parts[client], _ = secure.hidden(
                         client, config(told, "secure"), torch.empty(0), 1, result.statistics
                     )
         return Cohort(parts, errors, clocked(node, clock))

@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.supercore.utils import get_flwr_home
 
+from client_app.secure.requests import SecureClients
 from client_app.secure.secagg import SecAggClients
 from client_app.secure.trust import Trust
 from conf.compose import compose, split_overrides
@@ -23,6 +24,7 @@ from conf.schema import Settings
 from task.privacy.policy import Policy
 from task.secagg.seat import Seat
 from task.secure import Protection, protection_of
+from task.secure.he import HE
 
 _PLACES = ("data", "state", "ledger", "identity", "roster")
 
@@ -87,7 +89,7 @@ class Site:
                     f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
                 )
 
-    def secure(self, header: Mapping[str, Any]) -> SecAggClients | None:
+    def secure(self, header: Mapping[str, Any]) -> SecureClients | None:
         """Return the clients' part in secure sums, if the run has them.
 
         Raises
@@ -99,6 +101,10 @@ class Site:
             return None
         run = str(header["lineage"][0][0])
         folder = self.state / "secrets"
+        if isinstance(self.protection, HE):
+            from client_app.secure.he import HEClients
+
+            return HEClients(self.protection, self._trust, folder, run)
         return SecAggClients(self.protection, self._trust, folder, run, self._settle)
 
     def _settle(self, client: str, seat: Seat, contributors: int) -> None:

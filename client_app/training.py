@@ -239,7 +239,7 @@ class Training:
 
     def _masked(
         self, client: str, update: Tensor, metrics: MetricRecord
-    ) -> tuple[RecordDict, Seat]:
+    ) -> tuple[RecordDict, Seat | None]:
         """Return a client's update and its metrics, each times its weight, for a secure sum."""
         assert self._secure is not None
         told = config(self._cohort.parts[client], "secure")
@@ -247,7 +247,7 @@ class Training:
         figures = {name: [float(str(value)) * weight] for name, value in metrics.items()}
         figures["num-examples"] = [float(weight)]
         with self._clock.stage("secure aggregation"):
-            return self._secure.masked(client, told, update.cpu(), weight, figures)
+            return self._secure.hidden(client, told, update.cpu(), weight, figures)
 
     def _protected(
         self, values: Tensor, start: Tensor, mechanism: ClippedUpdate, metrics: MetricRecord

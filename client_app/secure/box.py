@@ -55,6 +55,25 @@ def opened(folder: Path, run: str, client: str) -> Iterator[dict[str, Any]]:
         os.close(lock)
 
 
+def first_time(secrets: dict[str, Any], purpose: str, number: int) -> bool:
+    """Note that a client does its part in a round; return whether it never did, nor in a later one.
+
+    Parameters
+    ----------
+    secrets : dict
+        From `opened`.
+    purpose : str
+        Rounds are counted for each by itself.
+    number : int
+        Of the round, from 1.
+    """
+    done = secrets.setdefault("done", {})
+    if number <= done.get(purpose, 0):
+        return False
+    done[purpose] = number
+    return True
+
+
 def _read(path: Path, client: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="ascii"))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, RecordDict
 
-from client_app.secure.box import opened
+from client_app.secure.box import first_time, opened
+from client_app.secure.requests import Request, answer_each, require_roster
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
 from task.arrays import array_of, record_of
@@ -16,7 +17,7 @@ from task.secagg.client import Member
 from task.secagg.seat import Seat
 from task.secagg.session import Advert, FreshKeys, Session, cohort_of, members_of
 from task.secure.secagg import SecAgg
-from task.wire import WireError, blob, config, listed, numbered
+from task.wire import blob, config, listed, numbered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,32 +58,19 @@ class SecAggClients:
         self._trust = trust
         self._folder = folder
         self._run = run
-        if self._terms.active and trust.roster is None:
-            raise FedproofError(
-                "aggregation.adversary=active needs a roster of the clients' identity keys: give "
-                "this node one (--node-config 'roster=\"FILE\"'), or choose semi_honest."
-            )
+        require_roster(trust, self._terms.active, "aggregation.adversary=active", "semi_honest")
 
     def answer(self, client: str, told: RecordDict) -> RecordDict:
         """Answer what the server asks of a client, each request for itself."""
-        requests: dict[str, Callable[[str, RecordDict], ConfigRecord]] = {
+        requests: dict[str, Request] = {
             "agree": self._agree,
             "unmask": self._unmask,
             "share": self._share,
             "advertise": self._advertise,
         }
-        answers = RecordDict()
-        for name, request in requests.items():
-            if name in told:
-                try:
-                    answers[name] = request(client, told)
-                except FedproofError as error:
-                    answers[name] = ConfigRecord({"refused": str(error)})
-                except (WireError, KeyError, ValueError, TypeError):
-                    answers[name] = ConfigRecord({"refused": f"cannot read the '{name}' request."})
-        return answers
+        return answer_each(requests, client, told)
 
-    def masked(
+    def hidden(
         self,
         client: str,
         told: ConfigRecord,
@@ -129,7 +117,7 @@ class SecAggClients:
         masked = record_of({"masked": array_of(words)})
         return RecordDict({"masked": masked, "layout": ConfigRecord(facts)}), seat
 
-    def _advertise(self, client: str, told: RecordDict) -> ConfigRecord:
+    def _advertise(self, client: str, told: RecordDict) -> RecordDict:
         del told
         keys = FreshKeys.generate()
         advert = keys.advert(client, self._trust.identity(client))
@@ -138,9 +126,9 @@ class SecAggClients:
             spare[advert.digest.hex()] = [keys.pack().hex(), advert.pack().hex()]
             for old in list(spare)[:-_SPARE]:
                 del spare[old]
-        return ConfigRecord({"advert": advert.pack()})
+        return RecordDict({"advertise": ConfigRecord({"advert": advert.pack()})})
 
-    def _share(self, client: str, told: RecordDict) -> ConfigRecord:
+    def _share(self, client: str, told: RecordDict) -> RecordDict:
         cohort, peers = config(told, "cohort"), config(told, "share")
         session = Session(
             self._run,
@@ -169,11 +157,15 @@ class SecAggClients:
             member = Member.join(session, FreshKeys.unpack(keys), own, adverts, roster)
             sealed, committed = member.deal()
             _keep(secrets, member)
-        return ConfigRecord(
-            {"to": list(sealed), "sealed": list(sealed.values()), "commitment": committed}
+        return RecordDict(
+            {
+                "share": ConfigRecord(
+                    {"to": list(sealed), "sealed": list(sealed.values()), "commitment": committed}
+                )
+            }
         )
 
-    def _agree(self, client: str, told: RecordDict) -> ConfigRecord:
+    def _agree(self, client: str, told: RecordDict) -> RecordDict:
         asked = config(told, "agree")
         with opened(self._folder, self._run, client) as secrets:
             member = _member(secrets, blob(asked, "root"), client)
@@ -181,9 +173,9 @@ class SecAggClients:
             signature = member.agree(alive, self._trust.identity(client))
             self._settle(client, member.seat, len(members_of(alive)))
             _keep(secrets, member)
-        return ConfigRecord({"signature": signature})
+        return RecordDict({"agree": ConfigRecord({"signature": signature})})
 
-    def _unmask(self, client: str, told: RecordDict) -> ConfigRecord:
+    def _unmask(self, client: str, told: RecordDict) -> RecordDict:
         asked = config(told, "unmask")
         own = self._trust.identity(client).public
         with opened(self._folder, self._run, client) as secrets:
@@ -191,7 +183,9 @@ class SecAggClients:
             # Its secrets are gone before what it answers can leave.
             del secrets["members"][member.seat.purpose]
             shares = member.unmask(numbered(asked, "signers", "signatures"), own)
-        return ConfigRecord({"of": list(shares), "shares": list(shares.values())})
+        return RecordDict(
+            {"unmask": ConfigRecord({"of": list(shares), "shares": list(shares.values())})}
+        )
 
 
 def _member(secrets: Mapping[str, Any], root: bytes, client: str) -> Member:
@@ -211,10 +205,9 @@ def _keep(secrets: dict[str, Any], member: Member) -> None:
 
 def _only_once(secrets: dict[str, Any], member: Member) -> None:
     """Refuse a second vector for one round: two sums that differ by a client would show it."""
-    seat, done = member.seat, secrets.setdefault("done", {})
-    if seat.number <= done.get(seat.purpose, 0):
+    seat = member.seat
+    if not first_time(secrets, seat.purpose, seat.number):
         raise seat.refusal(
             "it has sent a vector for this round or a later one before, and sums over other "
             "cohorts could show the difference"
         )
-    done[seat.purpose] = seat.number

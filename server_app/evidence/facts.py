@@ -9,12 +9,14 @@ from flwr.app import ArrayRecord
 
 from conf.schema import Settings
 from server_app.federation.roster import Roster
+from task.secure import protection_of
 
 
 def start_facts(settings: Settings, roster: Roster, arrays: ArrayRecord) -> dict[str, Any]:
     """Return the size of a run; how many rows there are is no fact where clients hide that."""
     members = roster.members.values()
-    hidden = settings.aggregation.name != "none"
+    protection = protection_of(settings)
+    hidden = protection is not None
     return {
         "rounds": settings.rounds,
         "clients": len(members),
@@ -23,4 +25,5 @@ def start_facts(settings: Settings, roster: Roster, arrays: ArrayRecord) -> dict
         "parameters": sum(int(np.prod(array.shape)) for array in arrays.values()),
         "refused": sorted(set(roster.refused.values())),
         "aggregation": settings.aggregation.name,
+        "promise": None if protection is None else protection.promise,
     }

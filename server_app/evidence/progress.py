@@ -87,7 +87,7 @@ class Progress:
         self._metric, self._rounds = facts["metric"], facts["rounds"]
         rows = f"{facts['train_rows']} training rows, {facts['test_rows']} held out"
         if facts["train_rows"] is None:
-            rows = f"{facts['aggregation']}: the server sees sums only"
+            rows = f"{facts['aggregation']}: {facts['promise']}"
         self._console.print(
             f"{facts['clients']} clients · {rows} · {facts['parameters']} parameters"
         )

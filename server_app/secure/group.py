@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from server_app.federation.validation import InvalidAnswerError, decode
+from server_app.secure.asking import Parts
 from server_app.secure.collected import HiddenSum, Purpose
 from task.secagg.server import Aggregator
 from task.secagg.session import Advert, Session
 from task.secure.secagg import SecAgg
-from task.wire import WireError, blob, config, listed, numbered, records
+from task.wire import blob, config, listed, numbered, records
 
 if TYPE_CHECKING:
     from task.secure.secagg import Codec
-
-Parts = dict[str, RecordDict]
 
 
 class Group:
@@ -143,20 +141,3 @@ class Group:
         size, session = int(str(self._layout["size"])), self.server.session
         figures = sum(self._lengths.values())
         return self._protection.codec(session.root, len(session), size, figures)
-
-
-def answered(answers: Mapping[str, RecordDict | str], client: str, what: str) -> ConfigRecord:
-    """Return what a client answered to one request.
-
-    Raises
-    ------
-    WireError
-        If it did not, or refused.
-    """
-    answer = answers.get(client, "it was not asked")
-    if isinstance(answer, str):
-        raise WireError(answer)
-    told = config(answer, what)
-    if "refused" in told:
-        raise WireError(str(told["refused"]))
-    return told

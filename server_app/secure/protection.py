@@ -8,8 +8,12 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app.federation.grid import ClientGrid
 from server_app.secure.collected import Collector
+from server_app.secure.he import HECollector
 from server_app.secure.secagg import SecAggCollector
+from task.privacy.client_dp import ClientDP
+from task.privacy.policy import mechanism_of
 from task.secure import protection_of
+from task.secure.he import HE
 
 
 def require_compatible(settings: Settings, strategy: ModuleType) -> None:
@@ -54,6 +58,12 @@ def require_compatible(settings: Settings, strategy: ModuleType) -> None:
             "privacy.max_rows needs each client's number of rows at the server, which "
             f"aggregation={name} hides: leave it out."
         )
+    mechanism = mechanism_of(settings)
+    if isinstance(protection, HE) and isinstance(mechanism, ClientDP) and mechanism.central:
+        raise FedproofError(
+            "privacy.placement=central adds noise at the server, but with aggregation=he clients "
+            "see sums before it does: choose privacy.placement=local, or aggregation=secagg."
+        )
 
 
 def collector_of(settings: Settings, grid: ClientGrid, run: str, cohort: float) -> Collector | None:
@@ -85,4 +95,6 @@ def collector_of(settings: Settings, grid: ClientGrid, run: str, cohort: float) 
             f"(aggregation.min_cohort={protection.terms.min_cohort}, aggregation.groups="
             f"{protection.groups}): raise federation.fraction or federation.clients."
         )
+    if isinstance(protection, HE):
+        return HECollector(protection, grid, settings.seed)
     return SecAggCollector(protection, grid, run, settings.seed)

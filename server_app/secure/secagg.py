@@ -16,8 +16,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from conf.errors import FedproofError
 from server_app.federation.grid import ClientGrid
 from server_app.federation.validation import InvalidAnswerError
+from server_app.secure.asking import SECURE, Parts, answered
 from server_app.secure.collected import Check, Collected, Purpose, Tally, Upcoming
-from server_app.secure.group import Group, Parts, answered
+from server_app.secure.group import Group
 from task.secagg.server import AbandonedError
 from task.secagg.session import Advert
 from task.secure.secagg import SecAgg
@@ -25,7 +26,6 @@ from task.seeding import generator
 from task.wire import WireError, blob
 
 log = logging.getLogger("flwr")
-SECURE = "query.secure"
 
 
 class SecAggCollector:

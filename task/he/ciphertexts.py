@@ -21,6 +21,8 @@ from task.he.cohort import Average, Cohort
 from task.he.contexts import Key, Parameters, Scheme, library, require_no_key, server_context
 
 Bytes = NDArray[np.uint8]
+Read = tuple[bytes, list[Any]]
+"""The key's name, and ciphertexts."""
 
 _HEADER = struct.Struct("<4s4s8sI")
 _MAGIC = b"FPH1"
@@ -39,6 +41,9 @@ class Packing(Protocol):
 
     def unpack(self, plaintexts: NDArray[Any]) -> Average:
         """Return the mean that a sum of plaintexts holds, or refuse it."""
+
+    def error(self, count: int, weight: int) -> float:
+        """Return what bounds the error of the mean of so many updates of this weight together."""
 
 
 def encrypt(packing: Packing, key: Key, values: NDArray[np.floating], weight: int) -> Bytes:
@@ -122,6 +127,16 @@ class EncryptedSum:
         FedproofError
             If it is not what `encrypt` returns with the same key, or one too many.
         """
+        self.take(self.read(update, sender))
+
+    def read(self, update: Bytes, sender: str) -> Read:
+        """Return one client's encrypted update as it can be added, for `take`.
+
+        Raises
+        ------
+        FedproofError
+            As for `add`.
+        """
         require_no_key(self._context)
         if self.count == self._clients:
             raise FedproofError(
@@ -138,7 +153,11 @@ class EncryptedSum:
                 f"the encrypted update of '{sender}' does not belong to the others: it has another "
                 "key or another model, and was left out."
             )
-        self._key = name
+        return name, vectors
+
+    def take(self, update: Read) -> None:
+        """Add what `read` returned, before anything else is added."""
+        self._key, vectors = update
         self._sum = (
             [mine.add_(theirs) for mine, theirs in zip(self._sum, vectors, strict=True)]
             if self.count

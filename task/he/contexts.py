@@ -152,7 +152,7 @@ def _new(parameters: Parameters) -> Any:
     except (ValueError, RuntimeError) as error:
         raise FedproofError(
             f"degree {parameters.degree} with primes of {list(parameters.coefficient_bits)} bits "
-            f"is not allowed ({error}): choose a larger he.degree or fewer bits."
+            f"is not allowed ({error}): choose a larger aggregation.degree."
         ) from None
     if not exact:
         context.global_scale = 2.0**parameters.scale_bits

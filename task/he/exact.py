@@ -1,4 +1,4 @@
-"""Updates as integers for BFV: sums are exact, several values share a slot."""
+"""Numbers as integers for BFV: sums are exact, several values share a slot."""
 
 from __future__ import annotations
 
@@ -59,14 +59,15 @@ class ExactPacking:
         self._shifts = self._width * np.arange(per_slot)
         self._slots = -(-cohort.size // per_slot)
         needed = max(per_slot * self._width, (cohort.clients * cohort.weight).bit_length())
-        room = _room(cohort.clients, coefficient_bits)
-        if needed > room:
+        room = room_of(cohort.clients, coefficient_bits)
+        if max(needed, _SMALLEST) > room:
             raise FedproofError(
                 f"sums of {cohort.clients} clients with {per_slot} value(s) of {quantizer.bits} "
                 f"bits in a slot and weights up to {cohort.weight} need {needed} bits of {room}: "
-                "lower aggregation.bits, aggregation.per_slot or aggregation.max_weight."
+                "lower aggregation.bits, aggregation.per_slot or aggregation.max_clients."
             )
-        modulus = batching_prime(max(needed, _SMALLEST), degree)
+        # All that errors leave, so that one key serves whatever is packed for as many clients.
+        modulus = batching_prime(room, degree)
         self.parameters = Parameters(Scheme.bfv, degree, coefficient_bits, modulus)
 
     def pack(self, values: NDArray[np.floating], weight: int) -> Integers:
@@ -102,11 +103,15 @@ class ExactPacking:
         count = self.cohort.check(heads, weight, sound)
         sums = fields.reshape(-1)[: self.cohort.size] - count * self.quantizer.most
         scale = self.cohort.weight / weight
-        error = count * scale * self.quantizer.step / 2
-        return Average(self.quantizer.decode(sums) * scale, weight, count, error)
+        mean = self.quantizer.decode(sums) * scale
+        return Average(mean, weight, count, self.error(count, weight))
+
+    def error(self, count: int, weight: int) -> float:
+        """Return what bounds the error of the mean of so many updates of this weight together."""
+        return count * self.cohort.weight / weight * self.quantizer.step / 2
 
 
-def _room(clients: int, coefficient_bits: tuple[int, ...]) -> int:
+def room_of(clients: int, coefficient_bits: tuple[int, ...]) -> int:
     """Return how many bits a slot may have.
 
     n errors of `NOISE` and n roundings of ½ must stay below q/2t; one bit is kept in reserve, and

@@ -11,48 +11,47 @@ from __future__ import annotations
 
 import os
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from conf.errors import FedproofError
-from task.identity import bound
+from task.identity import PUBLIC, SIGNATURE, Identity, bound, is_signed
 
-_PUBLIC, _SIGNATURE, _NONCE = 32, 64, 12
+_NONCE = 12
 _OFFER, _SEALED = b"fedproof he offer 1", b"fedproof he sealed 1"
 
 
-def offer(run: str, client: str, identity: Ed25519PrivateKey) -> tuple[X25519PrivateKey, bytes]:
+def offer(run: str, client: str, identity: Identity) -> tuple[X25519PrivateKey, bytes]:
     """Return a client's fresh key for one run, to keep, and the signed public part, to send."""
     key = X25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw()
-    return key, public + identity.sign(bound(_OFFER, run, client, public))
+    return key, public + identity.sign(_OFFER, run, client, public)
 
 
 def seal(
     secret: bytes,
     route: tuple[str, str, str],
-    identity: Ed25519PrivateKey,
+    identity: Identity,
     offered: bytes,
-    receiver_identity: Ed25519PublicKey,
+    receiver_identity: bytes,
 ) -> bytes:
     """Encrypt the secret context for one client.
 
     Parameters
     ----------
     secret : bytes
-        `Key.data`.
+        `KeyRing.data`.
     route : (str, str, str)
         Run, sender (the leader) and receiver.
-    identity : Ed25519PrivateKey
+    identity : Identity
         The sender's.
     offered : bytes
         What the receiver's `offer` made.
-    receiver_identity : Ed25519PublicKey
-        The receiver's, as known beforehand.
+    receiver_identity : bytes
+        The receiver's public key, as known beforehand.
 
     Raises
     ------
@@ -60,26 +59,26 @@ def seal(
         If the offer is not the receiver's own for this run.
     """
     run, _, receiver = route
-    public, signature = offered[:_PUBLIC], offered[_PUBLIC:]
+    public, signature = offered[:PUBLIC], offered[PUBLIC:]
     fresh = X25519PrivateKey.generate()
     mine, nonce = fresh.public_key().public_bytes_raw(), os.urandom(_NONCE)
     try:
-        receiver_identity.verify(signature, bound(_OFFER, run, receiver, public))
+        _require(is_signed(receiver_identity, signature, _OFFER, run, receiver, public))
         cipher = _cipher(fresh, public, bound(_SEALED, *route, public, mine))
-    except (InvalidSignature, ValueError):
+    except ValueError:
         raise FedproofError(
             f"the key offered for '{receiver}' is not signed by its identity key for this run, so "
             "it may be the server's own: no encryption key was sent to it."
         ) from None
     body = mine + nonce + cipher.encrypt(nonce, secret, bound(*route))
-    return body + identity.sign(bound(_SEALED, *route, public, body))
+    return body + identity.sign(_SEALED, *route, public, body)
 
 
 def unseal(
     sealed: bytes,
     route: tuple[str, str, str],
     key: X25519PrivateKey,
-    sender_identity: Ed25519PublicKey,
+    sender_identity: bytes,
 ) -> bytes:
     """Return the secret context that `seal` encrypted for this client.
 
@@ -91,8 +90,8 @@ def unseal(
         Run, sender and receiver, as this client knows them.
     key : X25519PrivateKey
         What this client's `offer` kept.
-    sender_identity : Ed25519PublicKey
-        The leader's, as known beforehand.
+    sender_identity : bytes
+        The leader's public key, as known beforehand.
 
     Raises
     ------
@@ -100,18 +99,23 @@ def unseal(
         If the message was altered, is for somebody else, or not from the leader.
     """
     public = key.public_key().public_bytes_raw()
-    body, signature = sealed[:-_SIGNATURE], sealed[-_SIGNATURE:]
-    mine, nonce = body[:_PUBLIC], body[_PUBLIC : _PUBLIC + _NONCE]
+    body, signature = sealed[:-SIGNATURE], sealed[-SIGNATURE:]
+    mine, nonce = body[:PUBLIC], body[PUBLIC : PUBLIC + _NONCE]
     try:
-        sender_identity.verify(signature, bound(_SEALED, *route, public, body))
+        _require(is_signed(sender_identity, signature, _SEALED, *route, public, body))
         cipher = _cipher(key, mine, bound(_SEALED, *route, public, mine))
-        return cipher.decrypt(nonce, body[_PUBLIC + _NONCE :], bound(*route))
-    except (InvalidSignature, InvalidTag, ValueError):
+        return cipher.decrypt(nonce, body[PUBLIC + _NONCE :], bound(*route))
+    except (InvalidTag, ValueError):
         run, sender, receiver = route
         raise FedproofError(
             f"the encryption key for '{receiver}' in run {run} is not what the leader '{sender}' "
             "sent, or was sent to another client: it was refused, and nothing was encrypted."
         ) from None
+
+
+def _require(signed: bool) -> None:
+    if not signed:
+        raise ValueError("not signed")
 
 
 def _cipher(mine: X25519PrivateKey, theirs: bytes, transcript: bytes) -> AESGCM:

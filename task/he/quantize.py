@@ -68,8 +68,3 @@ def clipped(values: NDArray[np.floating], clip: float) -> Floats:
             "the update holds NaN or infinite values, which cannot be encoded: lower train.lr."
         )
     return np.clip(values.astype(np.float64), -clip, clip)
-
-
-def count_beyond(values: NDArray[np.floating], clip: float) -> int:
-    """Return how many values are beyond the range: no error, but worth telling."""
-    return int(np.count_nonzero(np.abs(values) > clip))

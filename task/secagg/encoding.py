@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conf.errors import FedproofError
+from task.bounds import require_within
 from task.privacy.discrete.keystream import KeyStream
 from task.secagg.masks import TYPES, Words
 from task.secagg.session import Terms
@@ -79,16 +80,7 @@ class Encoding:
             If one of them is beyond what was declared. What it is does not show.
         """
         terms = self.terms
-        if not 1 <= weight <= terms.max_weight:
-            raise FedproofError(
-                f"its update's weight is not between 1 and aggregation.max_weight="
-                f"{terms.max_weight}: raise that, or leave the client out."
-            )
-        if len(update) and not float(update.abs().max()) <= terms.range:
-            raise FedproofError(
-                f"its update has values beyond aggregation.range={terms.range:g}: raise it, or "
-                "lower train.lr."
-            )
+        require_within(update, weight, terms.range, terms.max_weight)
         scaled = update.detach().to(torch.float64, copy=True).mul_(weight * self._scale).numpy()
         if terms.stochastic:
             scaled += KeyStream().uniform(len(scaled))

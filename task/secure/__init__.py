@@ -5,9 +5,10 @@ from __future__ import annotations
 from conf.errors import FedproofError
 from conf.schema import Scaling, Settings
 from task.registry import find
+from task.secure.he import HE
 from task.secure.secagg import SecAgg
 
-Protection = SecAgg
+Protection = SecAgg | HE
 
 
 def protection_of(settings: Settings) -> Protection | None:

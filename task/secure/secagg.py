@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from conf.errors import FedproofError
 from conf.schema import Settings
@@ -33,11 +33,14 @@ class SecAgg:
         Sums of so many parts of a training cohort.
     noise : DistributedDP or None
         What adds noise to updates before they are masked.
+    promise : str
+        For people to read.
     """
 
     terms: Terms
     groups: int
     noise: DistributedDP | None = None
+    promise: ClassVar[str] = "the server sees sums only"
 
     def codec(self, root: bytes, clients: int, size: int, figures: int) -> Codec:
         """Return how the vectors of a session are made.

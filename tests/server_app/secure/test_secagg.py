@@ -184,7 +184,7 @@ REFUSED = {
     "odd modulus": (["aggregation.bits=24"], "must be 16 or 32"),
     "little cohort": (["aggregation.min_cohort=2"], "demands min-cohort=3 at least"),
     "narrow range": (["aggregation.range=1e-9"], "beyond aggregation.range"),
-    "heavy clients": (["aggregation.max_weight=9"], "weighs more than aggregation.max_weight=9"),
+    "heavy clients": (["aggregation.max_weight=9"], "not between 1 and aggregation.max_weight=9"),
     "noise for groups": (["privacy=distributed_dp", "privacy.sigma=1", "aggregation.groups=2"],
                          "leave aggregation.groups out"),
 }  # fmt: skip

@@ -51,8 +51,9 @@ def test_decrypted_sums_are_the_plain_sums(name, keys):
     if name.startswith("bfv"):
         np.testing.assert_array_equal(found.values, expected.values)
     else:
+        # Both are rounded, so that most are equal and some lie on two sides of a middle.
         error = np.abs(found.values - expected.values).max()
-        assert 0 < error <= found.error < 1e-6
+        assert error <= 2 * found.error < 1e-6
     mean = np.average(np.clip(updates(4).astype(np.float64), -1, 1), axis=0, weights=weights)
     assert np.abs(found.values - mean).max() <= found.error * (1 + 1e-9)
 

@@ -60,7 +60,7 @@ def test_keys_of_other_parameters_and_no_keys_are_refused():
 
 
 def test_parameters_without_128_bits_of_security_are_refused():
-    with pytest.raises(FedproofError, match=r"degree 2048 .* choose a larger he.degree"):
+    with pytest.raises(FedproofError, match=r"degree 2048 .* choose a larger aggregation.degree"):
         server_context(Parameters(Scheme.bfv, 2048, (54, 54), batching_prime(32, 2048)))
 
 

@@ -1,16 +1,16 @@
 """Only the client that it is for gets the leader's key, and only from the leader."""
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import FedproofError
 from task.he.key_exchange import offer, seal, unseal
+from task.identity import Identity
 
-IDENTITY = {name: Ed25519PrivateKey.generate() for name in ("va", "ch", "hu", "server")}
-PUBLIC = {name: identity.public_key() for name, identity in IDENTITY.items()}
+IDENTITY = {name: Identity() for name in ("va", "ch", "hu", "server")}
+PUBLIC = {name: identity.public for name, identity in IDENTITY.items()}
 SECRET = b"the context with the secret key " * 100
 ROUTE = ("run 7", "va", "ch")
 
