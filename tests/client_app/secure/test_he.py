@@ -63,9 +63,10 @@ class Silos:
     def encrypt(self, client: str, number: int = 1, **changes) -> RecordDict:
         told = self.keys.told(client, Purpose("train", number, NAMES))
         update = torch.full((50,), 0.5)
-        return self.silos[client].hidden(
+        answer, _ = self.silos[client].hidden(
             client, ConfigRecord({**told, **changes}), update, 10, {"num-examples": [10.0]}
         )
+        return answer
 
     def sum(self, clients=NAMES, number: int = 1) -> AnswerSum:
         total = AnswerSum(protection().terms)

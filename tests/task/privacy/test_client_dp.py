@@ -115,10 +115,10 @@ def test_the_noise_is_there(federate, monkeypatch):
 def test_rounds_have_noise_of_their_own(federate, monkeypatch):
     monkeypatch.setattr(curator.Curator, "cohort", lambda self, clients, draw: [])
     models = []
-    original = curator.NoisedMean._arrays
+    original = curator.NoisedMean.arrays_of
     monkeypatch.setattr(
-        curator.NoisedMean, "_arrays",
-        lambda self, mean: models.append(mean.numpy().copy()) or original(self, mean),
+        curator.NoisedMean, "arrays_of",
+        lambda self, model: models.append(model.numpy().copy()) or original(self, model),
     )  # fmt: skip
     federate(*DP, "rounds=3", "task.shape=[400]")
     steps = np.diff(np.stack(models), axis=0)
