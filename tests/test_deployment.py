@@ -1,5 +1,6 @@
 """The same application, simulated by Flower and deployed on SuperNodes, trains the same model."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -8,7 +9,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from benchmarks.data import hospitals
+from benchmarks.secure_rounds import silos as identified
 from server_app.engines.superlink import own_superlink, program
 from server_app.evidence import files
 from tests.flower import ROOT, deployment, fedproof, start, wait_for
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.slow
 ROUNDS = 2
 # A SuperNode starts a process per message: few messages.
 SETTINGS = (f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}")
+SECURE_ROUNDS = int(os.environ.get("FEDPROOF_SECURE_ROUNDS", "1"))
+"""One takes eight exchanges of some 20 s each where two cores serve all."""
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +40,40 @@ def assert_same_run(directory: Path, reference: Path) -> None:
         assert mine[key] == theirs[key], key
 
 
-def test_four_supernodes_with_their_own_files(tmp_path, local):
-    silos = hospitals.main(tmp_path / "data")
-    configs = [f'data="{path}"' for path in silos]
-    directory = tmp_path / "run"
-    with deployment(tmp_path / "flower", configs) as environment:
-        done = fedproof(
-            "federation=remote", "federation.superlink=silos", "federation.nodes=4",
-            *SETTINGS, f"hydra.run.dir={directory}", environment=environment,
-        )  # fmt: skip
+@pytest.fixture(scope="module")
+def silos(tmp_path_factory):
+    """Four SuperNodes with their own files and keys, whose operators pinned each other's."""
+    folder = tmp_path_factory.mktemp("silos")
+    configs = [f"{config} min-cohort=4" for config in identified(folder)]
+    with deployment(folder / "flower", configs) as environment:
+        yield environment
+
+
+def on_supernodes(directory: Path, environment: dict[str, str], *told: str) -> str:
+    done = fedproof(
+        "federation=remote", "federation.superlink=silos", "federation.nodes=4",
+        *told, f"hydra.run.dir={directory}", environment=environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 clients" in done.stdout and f"round {ROUNDS}/{ROUNDS}" in done.stdout
-    assert_same_run(directory, local)
-    assert len(files.read_lines(directory / files.METRICS)) == ROUNDS
+    return done.stdout
+
+
+def test_four_supernodes_with_their_own_files(tmp_path, local, silos):
+    shown = on_supernodes(tmp_path, silos, *SETTINGS)
+    assert "4 clients" in shown and f"round {ROUNDS}/{ROUNDS}" in shown
+    assert_same_run(tmp_path, local)
+    assert len(files.read_lines(tmp_path / files.METRICS)) == ROUNDS
+
+
+def test_secure_sums_of_supernodes_that_know_each_other(tmp_path, silos, federate):
+    told = ("aggregation=secagg", "aggregation.min_cohort=4", f"rounds={SECURE_ROUNDS}")
+    on_supernodes(tmp_path / "remote", silos, *told)
+    expected = federate(*told)
+    assert (tmp_path / "remote" / files.MODEL).read_bytes() == expected.model
+    summary = files.read_json(tmp_path / "remote" / files.SUMMARY)
+    assert summary["held_out"] == expected.summary["held_out"]
+    assert summary["secure"] == expected.summary["secure"] | {"adversary": "active"}
+    assert summary["secure"]["smallest_sum"] == 4
 
 
 def test_plain_flwr_run(tmp_path, local):

@@ -18,7 +18,7 @@ DP = (
 )  # fmt: skip
 ROWS = 199
 """Of Cleveland's hospital."""
-HALF_ON_SUPERNODES = int(os.environ.get("FEDPROOF_HALF", "2"))
+HALF_ON_SUPERNODES = int(os.environ.get("FEDPROOF_HALF", "1"))
 """Rounds before and after the restart: ten take eight minutes there, where each costs some 20 s."""
 
 
