@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from conf.compose import compose, quote
 from server_app.engines.local import run_local
@@ -23,9 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its summary, and its model under other evaluation settings."""
+    """A finished run: its summary and model, and that model under other evaluation settings."""
 
     summary: dict[str, Any]
+    model: dict[str, torch.Tensor]
     evaluations: list[tuple[dict[str, float], list[dict[str, Any]]]]
 
 
@@ -41,7 +43,8 @@ def run(overrides: Sequence[str], evaluate_with: Sequence[Sequence[str]] = ()) -
             held_out_metrics(compose((*told, *extra)), Path(folder) / MODEL)
             for extra in evaluate_with
         ]
-        return Outcome(read_json(Path(folder) / SUMMARY), evaluations)
+        model = load_file(Path(folder) / MODEL)
+        return Outcome(read_json(Path(folder) / SUMMARY), model, evaluations)
 
 
 def _ignore(_: Event) -> None:

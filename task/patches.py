@@ -39,7 +39,7 @@ def patch_products(
     step = min(rows, max(1, _CACHED // (columns * size)))
     whole, line, _, _ = images.stride()
     strides = (whole, line * stride[0], channels * stride[1], line, 1)
-    total = torch.zeros(outputs, size)
+    total = x.new_zeros(outputs, size)
     for first in range(0, count, many):
         for top in range(0, rows, step):
             part = grads[first : first + many, top : top + step]

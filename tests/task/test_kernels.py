@@ -43,15 +43,16 @@ def gradients(model, x, y):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_and_gradients_are_torchs(name):
+    """In double precision: in single, a rounding turns some ReLU of a deep network on or off."""
     build, spec = MODELS[name]
-    module = build().eval()
+    module = build().eval().double()
     plain, fast = FlatModel(copy.deepcopy(module)), FlatModel(accelerate(module))
-    x, y = torch.randn(6, *spec.input_shape), torch.randint(0, spec.outputs, (6,))
+    x, y = torch.randn(6, *spec.input_shape).double(), torch.randint(0, spec.outputs, (6,))
     for theirs, ours in zip(gradients(plain, x, y), gradients(fast, x, y), strict=True):
-        assert (theirs - ours).norm() <= 1e-5 * theirs.norm()
+        assert (theirs - ours).norm() <= 1e-11 * theirs.norm()
     assert list(module.state_dict()) == list(plain.module.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(fast.module(x), plain.module(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fast.module(x), plain.module(x), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.999])
@@ -104,14 +105,14 @@ def test_training_with_dropout_depends_on_the_seed_only():
 def test_steps_taken_in_backward_are_those_of_sgd(name):
     """Batch by batch against torch's own layers and optimiser."""
     build, spec = MODELS[name]
-    module = build().eval()
+    module = build().eval().double()
     plain, fast = copy.deepcopy(module), FlatModel(accelerate(module))
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     start = fast.vector.detach().clone()
     with stepping(fast.module, 0.1) as rest:
         assert len(rest) < len(list(plain.parameters()))
         for _ in range(3):
-            x, y = torch.randn(6, *spec.input_shape), torch.randint(0, spec.outputs, (6,))
+            x, y = torch.randn(6, *spec.input_shape).double(), torch.randint(0, spec.outputs, (6,))
             optimizer.zero_grad()
             nn.functional.cross_entropy(plain(x), y).backward()
             optimizer.step()
@@ -119,7 +120,7 @@ def test_steps_taken_in_backward_are_those_of_sgd(name):
             nn.functional.cross_entropy(fast.module(x), y).backward()
             torch._foreach_add_([p.data for p in rest], [p.grad for p in rest], alpha=-0.1)
     expected = torch.cat([p.detach().reshape(-1) for p in plain.parameters()])
-    assert (fast.vector - expected).norm() <= 1e-3 * (expected - start).norm()
+    assert (fast.vector - expected).norm() <= 1e-10 * (expected - start).norm()
     # Nothing of it lasts: gradients are gradients again.
     fast.zero_grad()
     nn.functional.cross_entropy(fast.module(x), y).backward()

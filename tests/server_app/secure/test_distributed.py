@@ -11,7 +11,7 @@ from conf.errors import FedproofError
 from task.privacy.accounting import Spend, epsilon
 from task.privacy.distributed_dp import DistributedDP
 from task.privacy.ledger import Ledger, standing
-from tests.server_app.secure.test_secagg import SHORT, without
+from tests.server_app.secure.runs import SHORT, without
 
 SIGMA, DELTA = 2.0, 1e-3
 DP = (

@@ -12,7 +12,7 @@ from server_app.engines.local import run_local
 from server_app.evidence import files
 from server_app.evidence.events import watching
 from tests.conftest import ROOT
-from tests.server_app.secure.test_secagg import SHORT, difference
+from tests.server_app.secure.runs import SHORT, difference
 
 SECURE = (*SHORT, "aggregation=secagg")
 
