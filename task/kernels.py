@@ -113,10 +113,10 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` by Winograd's algorithm, or with the weight gradient from patch matrices.
+    """`nn.Conv2d` with the weight gradient as products of patch matrices, or Winograd's.
 
-    oneDNN's weight gradient takes twice as long on batches of some ten images. Its forward pass
-    and gradient of the input run at the speed of matrix products, of which Winograd's needs fewer.
+    oneDNN's own takes twice as long on batches of some ten images. The forward pass and the
+    gradient of the input, which run at the speed of matrix products, are oneDNN's.
     """
 
     rate: float | None = None
@@ -138,9 +138,8 @@ class Conv2d(nn.Conv2d):
         x = x.to(memory_format=torch.channels_last)
         if not torch.is_grad_enabled() or not self.ours:
             return super().forward(x)
-        geometry = (self.stride, cast(tuple[int, ...], self.padding), self.rate)
-        how = _Winograd if winograd.pays(x.shape, self.weight.shape, *geometry[:2]) else _Conv2d
-        return cast(Tensor, how.apply(x, self.weight, self.bias, geometry))
+        geometry = (self.stride, self.padding, self.rate)
+        return cast(Tensor, _Conv2d.apply(x, self.weight, self.bias, geometry))
 
 
 class Flatten(nn.Flatten):
@@ -249,30 +248,10 @@ class _Conv2d(torch.autograd.Function):
             )[0]  # fmt: skip
         if wanted[1]:
             target, scale, weight_grad = _target(weight, rate)
-            products = patch_products(x, grad, weight.shape, stride, padding)
-            target.add_(products, alpha=scale)
-        bias_grad = grad.sum((0, 2, 3)) if ctx.bias and wanted[2] else None
-        return x_grad, weight_grad, bias_grad, None
-
-
-class _Winograd(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
-        out, known = winograd.convolved(x, weight, bias, geometry[1])
-        ctx.save_for_backward(known, weight)
-        ctx.geometry, ctx.bias = geometry, bias is not None
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        known, weight = ctx.saved_tensors
-        _, padding, rate = ctx.geometry
-        wanted = ctx.needs_input_grad
-        x_grad, products = winograd.gradients(grad, known, weight, padding, wanted[:2])
-        weight_grad = None
-        if products is not None:
-            target, scale, weight_grad = _target(weight, rate)
+            if winograd.pays(x.shape, weight.shape, stride, padding):
+                products = winograd.weight_gradient(x, grad, padding)
+            else:
+                products = patch_products(x, grad, weight.shape, stride, padding)
             target.add_(products, alpha=scale)
         bias_grad = grad.sum((0, 2, 3)) if ctx.bias and wanted[2] else None
         return x_grad, weight_grad, bias_grad, None
