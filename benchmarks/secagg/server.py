@@ -32,10 +32,10 @@ class Unmasked:
 class MeasuredServer(Aggregator):
     """An aggregator that knows what it takes."""
 
-    def __init__(self, session: Session, adverts: Sequence[Advert], size: int) -> None:
+    def __init__(self, session: Session, adverts: Sequence[Advert]) -> None:
         warm_up(session)
         self._before = _memory("VmRSS")
-        super().__init__(session, adverts, size)
+        super().__init__(session, adverts)
 
     def whose_arrived(self) -> bytes:
         """Return `arrived`, which processes can ask for only if it is a method."""
@@ -64,10 +64,10 @@ _Servers.register(
 
 
 @contextmanager
-def server_process(session: Session, adverts: Sequence[Advert], size: int) -> Iterator[Any]:
+def server_process(session: Session, adverts: Sequence[Advert]) -> Iterator[Any]:
     """Run a `MeasuredServer` elsewhere as long as the block lasts."""
     with _Servers(ctx=multiprocessing.get_context("spawn")) as servers:
-        yield servers.server(session, adverts, size)  # type: ignore[attr-defined]
+        yield servers.server(session, adverts)  # type: ignore[attr-defined]
 
 
 def warm_up(session: Session) -> None:

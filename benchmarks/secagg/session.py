@@ -90,7 +90,7 @@ class Play:
     def run(self) -> Timed:
         """Play it; return medians over the clients whose seconds are taken, and the server's."""
         warm_up(self.shared)
-        with server_process(self.shared, self.adverts, len(self.update)) as server:
+        with server_process(self.shared, self.adverts) as server:
             self.share(server)
             self.mask(server)
             self.agree_and_unmask(server)
