@@ -22,15 +22,23 @@ TASKS: Mapping[str, Sequence[str]] = {
         "federation.clients=5", "rounds=10", "train.epochs=2", "train.batch_size=32",
         "train.lr=0.5", "train.momentum=0.0",
     ),
+    "iot": ("rounds=20", "train.epochs=2", "train.batch_size=24", "train.lr=0.5",
+            "train.momentum=0.0"),
+    "keyboard": (
+        "model=char_transformer", "model.width=32", "model.layers=1", "rounds=10",
+        "federation.fraction=1", "train.epochs=1", "train.batch_size=32", "train.lr=1.0",
+    ),
 }  # fmt: skip
+SCALING = {"healthcare": "local", "finance": "local"}
+"""Of tasks whose features have units; federated scaling tells sums without noise."""
 
 
 def settings(task: str, epsilon: float | None) -> list[str]:
     """Return the overrides of one run."""
-    scaling = [] if task == "vision" else ["task.scaling=local"]
+    scaling = [f"task.scaling={SCALING.get(task, 'none')}"]
     told = [o for o in TASKS[task] if epsilon is not None or not o.startswith("privacy.")]
     privacy = [] if epsilon is None else ["privacy=record_dp", f"privacy.epsilon={epsilon:g}.0"]
-    return [f"task={task}", *scaling, *privacy, *told]
+    return [f"task={task}", *scaling, *privacy, *told, "evaluate_every=100"]
 
 
 def measured(task: str, epsilon: float | None, seed: int) -> tuple[str, float]:

@@ -178,12 +178,15 @@ class TensorTask(Task[Examples]):
         return merge_moments(descriptions)
 
     def prepare(self, train: Examples, test: Examples, shared: Mapping[str, Any]) -> ClientData:
-        """Standardise both parts with the client's own or the federation's training statistics."""
+        """Standardise both parts with the client's own or the federation's training statistics.
+
+        Own ones of a client that only tests are those of the rows it has, as when it predicts.
+        """
         if self.config.scaling is Scaling.none:
             return ClientData(train, test)
         facts = shared
         if self.config.scaling is Scaling.local:
-            facts = merge_moments([moments(train.x)])
+            facts = merge_moments([moments((train if len(train) else test).x)])
         return ClientData(standardize(train, facts), standardize(test, facts))
 
 

@@ -114,7 +114,8 @@ class Task(BaseTask[Examples]):
         """Standardise; a missing number becomes the mean."""
         facts = shared
         if self.config.scaling is Scaling.local:
-            facts = merge_moments([moments(train.x[:, : self._scaled])])
+            own = train if len(train) else test
+            facts = merge_moments([moments(own.x[:, : self._scaled])])
         return ClientData(self._standardized(train, facts), self._standardized(test, facts))
 
     def _standardized(self, examples: Examples, facts: Mapping[str, Any]) -> Examples:

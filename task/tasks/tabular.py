@@ -122,7 +122,7 @@ class Task(task.base.Task["pandas.DataFrame"]):
         """Encode one client's rows as agreed."""
         scaling, columns = self.config.scaling, shared["columns"]
         if scaling is Scaling.local:
-            columns = encoding.localize(columns, train)
+            columns = encoding.localize(columns, train if len(train) else test)
         name, standardize = self._target(), scaling is not Scaling.none
         parts = (
             Examples(encoding.encode(p, columns, standardize), _targets(p[name], shared["target"]))

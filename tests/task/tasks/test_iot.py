@@ -103,6 +103,15 @@ def test_federated_scaling_is_per_channel():
     torch.testing.assert_close(x.std((0, 1)), torch.ones(6), atol=1e-3, rtol=0)
 
 
+def test_people_who_only_test_are_scaled_by_their_own_rows():
+    iot = task(scaling=Scaling.local)
+    pool = iot.load(None)
+    whole, none = pool.rows.take(np.arange(0, 100)), pool.rows.take(np.arange(0))
+    held_out = iot.prepare(none, whole, {}).test.x
+    torch.testing.assert_close(held_out, iot.prepare(whole, whole, {}).train.x)
+    torch.testing.assert_close(held_out.std((0, 1)), torch.ones(6), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("inside", ["RawData", "."])
 def test_raw_recordings_of_hapt(tmp_path, inside):
     raw_data(tmp_path / "root" / inside, LABELS)
