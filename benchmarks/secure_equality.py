@@ -4,9 +4,10 @@
 
 Each task with its own settings, for one round and for all: in clear, with ``aggregation=secagg``,
 and with ``aggregation=he``. Prints how far models are apart, beside the error of a round's sums
-that the run tells, and held-out metrics after all rounds; writes
-``benchmarks/results/secure_equality.json``, where those of other tasks stay. After one round single precision adds its rounding to
-the encoding's; later rounds train on from there, and networks carry the least difference far.
+that the run tells, and held-out metrics after all rounds; writes them to
+``benchmarks/results/secure_equality.json``, where those of other tasks stay. After one round single
+precision adds its rounding to the encoding's; later rounds train on from there, and networks carry
+the least difference far.
 """
 
 from __future__ import annotations
