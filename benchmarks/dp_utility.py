@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from benchmarks.runs import run, write_results
 
 SEEDS = (42, 43, 44)
+ONE_SEED = {"keyboard"}
+"""A run of it takes minutes."""
 EPSILONS = (1.0, 3.0, 8.0)
 TASKS: Mapping[str, Sequence[str]] = {
     "healthcare": (
@@ -26,7 +28,8 @@ TASKS: Mapping[str, Sequence[str]] = {
             "train.momentum=0.0"),
     "keyboard": (
         "model=char_transformer", "model.width=32", "model.layers=1", "rounds=10",
-        "federation.fraction=1", "train.epochs=1", "train.batch_size=32", "train.lr=1.0",
+        "federation.fraction=1", "train.epochs=1", "train.batch_size=16", "train.lr=3.0",
+        "train.max_grad_norm=null", "privacy.clip=0.5",
     ),
 }  # fmt: skip
 SCALING = {"healthcare": "local", "finance": "local"}
@@ -55,7 +58,8 @@ def main(tasks: Sequence[str]) -> None:
     for task in tasks:
         print(f"fedproof {' '.join(settings(task, 3.0))}", flush=True)
         for epsilon in (*EPSILONS, None):
-            found = [measured(task, epsilon, seed) for seed in SEEDS]
+            seeds = SEEDS[:1] if task in ONE_SEED else SEEDS
+            found = [measured(task, epsilon, seed) for seed in seeds]
             name, mean = found[0][0], sum(value for _, value in found) / len(found)
             label = "∞" if epsilon is None else f"{epsilon:g}"
             results.setdefault(f"{task} ({name})", {})[label] = round(mean, 4)

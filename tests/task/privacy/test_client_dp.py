@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app import training
 from conf.compose import compose
 from conf.errors import FedproofError
 from server_app import checkpoint
@@ -14,7 +13,7 @@ from server_app.evidence import files
 from server_app.privacy import curator
 from task.arrays import array_of, record_of, values_of
 from task.privacy.accounting import Spend, epsilon
-from task.privacy.client_dp import ClippedUpdate, require_protectable
+from task.privacy.client_dp import ClippedUpdate
 from task.privacy.ledger import Ledger
 from task.privacy.policy import mechanism_of
 from task.wire import Cohort
@@ -151,38 +150,6 @@ def test_clients_that_noise_their_own_update(federate):
     assert "every client adds its own noise" in told["assumptions"]
 
 
-@pytest.mark.parametrize("noise", ["tree", "banded"])
-def test_correlated_noise_keeps_clients_apart(noise, federate):
-    told = ("privacy.noise=" + noise, "privacy.separation=4", "federation.fraction=0.2")
-    ran = federate(*DP, *told, "rounds=9")
-    seen = {}
-    for line in ran.rounds:
-        assert len(line["answered"]) == 4
-        for client in line["answered"]:
-            assert line["round"] - seen.get(client, -9) >= 4
-            seen[client] = line["round"]
-    taken = {c: sum(c in line["answered"] for line in ran.rounds) for c in seen}
-    for client, cost in ran.summary["privacy"]["epsilon"].items():
-        assert cost == pytest.approx(epsilon([Spend(1.0, 1.0, taken[client])], 0.01), abs=1e-3)
-
-
-def test_correlated_noise_goes_on_after_a_restart(federate):
-    told = (*DP, "privacy.noise=banded", "privacy.separation=3")
-    parted = federate(*told, "rounds=3")
-    tensors, facts = checkpoint.load(parted.directory / checkpoint.CHECKPOINT)
-    assert len(checkpoint.under("noise", tensors)) == 2 and len(facts["privacy"]["recent"]) == 2
-    again = federate(*told, "rounds=6", f"resume={parted.directory}", directory=parted.directory)
-    for before, after in zip(again.rounds, again.rounds[1:], strict=False):
-        assert not set(before["answered"]) & set(after["answered"])
-
-
-def test_a_client_asked_too_soon_refuses(federate, monkeypatch):
-    monkeypatch.setattr(curator.Curator, "cohort", lambda self, clients, draw: sorted(clients)[:4])
-    told = ("privacy.noise=banded", "privacy.separation=3", "rounds=2", "federation.retries=0")
-    with pytest.raises(FedproofError, match="less than privacy.separation=3 rounds from"):
-        federate(*DP, *told)
-
-
 def test_a_restart_that_lost_rounds_counts_them(federate):
     parted = federate("rounds=3", *DP)
     kept = (parted.directory / checkpoint.CHECKPOINT).read_bytes()
@@ -291,38 +258,6 @@ def test_strategies_that_look_at_single_updates_need_local_noise(federate):
 @pytest.mark.parametrize("strategy", ["fedadam", "fedprox", "fedavgm"])
 def test_strategies_of_means_go_on(strategy, federate):
     assert federate(*DP, f"strategy={strategy}", "rounds=2").summary["rounds"] == 2
-
-
-def test_batch_norm_is_refused():
-    with pytest.raises(FedproofError, match="BatchNorm's running statistics"):
-        require_protectable(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)))
-
-
-def test_a_model_with_batch_norm_sends_nothing(federate, monkeypatch):
-    def refuse(module):
-        require_protectable(torch.nn.BatchNorm1d(2))
-
-    monkeypatch.setattr(training, "require_protectable", refuse)
-    with pytest.raises(FedproofError, match="BatchNorm's running statistics"):
-        federate(*DP, "rounds=1", "federation.fraction=1.0")
-
-
-SILO = {"partition-id": 0, "num-partitions": 1}
-
-
-@pytest.mark.parametrize(
-    ("config", "overrides", "reason"),
-    [
-        ({"placement": "local"}, DP, "demands privacy.placement=local, the run has central"),
-        ({"placement": "local"}, FEDERATION, "the run has no client-level privacy"),
-        ({"privacy": "record_dp"}, DP, "demands privacy=record_dp, the run has privacy=client_dp"),
-        ({"max-epsilon": 0.1}, DP, "has reached its budget"),
-    ],
-)
-def test_a_silos_policy_goes_before_the_run(config, overrides, reason, federate):
-    everyone = ("rounds=1", "federation.fraction=1.0")
-    with pytest.raises(FedproofError, match=reason):
-        federate(*overrides, *everyone, nodes=[SILO | config])
 
 
 def test_a_target_is_what_all_rounds_cost(federate):
