@@ -28,7 +28,7 @@ from task.identity import Identity
 from tests.flower import deployment, fedproof
 
 RUNS = ("none", "secagg", "he")
-DEALT = ("partition=iid", "federation.clients=4", "federation.fraction=1")
+DEALT = ("partition=iid", "federation.clients=4", "federation.fraction=1", "train.steps=20")
 """What is told where SuperNodes have no data of their own."""
 
 
