@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from client_app.answering import excused
 from client_app.guard import Moment
-from client_app.node import Learner, Node
+from client_app.leaving import VECTORS, Leaving, require_finite
+from client_app.node import Node
 from conf.errors import FedproofError
-from task.aggregation import WeightedSum
-from task.arrays import record_of
+from task.arrays import record_of, values_of
 from task.base import Examples
-from task.flat import FlatModel
+from task.client_update import update_of
+from task.client_update.base import Update, Vectors, Work
 from task.privacy.base import Released
-from task.privacy.client_dp import ClippedUpdate, require_protectable
-from task.privacy.distributed_dp import NoisyUpdate
-from task.privacy.dpsgd import Mechanism, train_privately
+from task.privacy.client_dp import ClippedUpdate
+from task.privacy.dpsgd import Mechanism
 from task.profiling import Stopwatch
-from task.secagg.seat import Seat
 from task.seeding import derive
 from task.stacked import stacks, train_stacked
-from task.training import Memory, Trained, train
-from task.wire import Cohort, config, records
+from task.training import Memory
+from task.wire import Cohort
 
 log = logging.getLogger(__name__)
-_ONE = MetricRecord({"num-examples": 1})
-"""All that is told of training whose noise protects that a client took part."""
 
 
 class Training:
@@ -49,14 +45,14 @@ class Training:
         self._node = node
         self._settings = node.settings
         self._cohort = cohort
+        self._clock = Stopwatch()
         self._learner = node.learner(cohort.header)
-        self._secure = node.site.secure(cohort.header)
-        self._total = _total(self._learner, cohort)
-        keeps = node.settings.train.keep_optimizer or node.guard.adapts
+        self._leaving = Leaving(node, cohort, self._learner, self._clock)
+        self._update = update_of(node.settings)
+        keeps = node.settings.train.keep_optimizer or node.guard.adapts or self._update.keeps
         self._store = node.store(cohort.header) if keeps else None
         self._parts: dict[str, RecordDict] = {}
         self._errors: dict[str, str] = {}
-        self._clock = Stopwatch()
 
     def run(self) -> Cohort:
         """Train everyone, in stacks if the server says so."""
@@ -72,8 +68,8 @@ class Training:
         # In the order in which they were asked, however they were grouped.
         parts = {c: self._parts[c] for c in self._cohort.parts if c in self._parts}
         total = None
-        if self._total is not None:
-            total = record_of({"total": self._total.array})
+        if self._leaving.total is not None:
+            total = record_of({"total": self._leaving.total.array})
         return Cohort(parts, self._errors, clocked(self._node, self._clock), total)
 
     def _rows(self, client: str) -> int | None:
@@ -94,9 +90,17 @@ class Training:
         seed = derive(self._settings.seed, "train", self._number(client), client)
         return seed, float(str(config.get("proximal-mu", 0.0)))
 
-    def _recall(self, client: str) -> Memory | None:
+    def _vectors(self, client: str) -> Vectors:
+        """Return what the server sent beside the model."""
+        told = self._cohort.parts[client].get(VECTORS)
+        if not isinstance(told, ArrayRecord):
+            return {}
+        device = self._learner.device
+        return {n: torch.from_numpy(values_of(a).copy()).to(device) for n, a in told.items()}
+
+    def _recall(self, client: str) -> Memory:
         if self._store is None:
-            return None
+            return {}
         with self._clock.stage("state"):
             return self._store.load(client, self._number(client))
 
@@ -125,14 +129,12 @@ class Training:
         """
         if self._node.guard.privacy is None:
             return None
-        mechanism = self._node.guard.mechanism(client, rows, self._moment(client))
+        moment = Moment.of(self._cohort.header, self._number(client))
+        mechanism = self._node.guard.mechanism(client, rows, moment)
         clip = self._config(client).get("clip")
         if isinstance(mechanism, ClippedUpdate) and isinstance(clip, float):
             return self._node.guard.adapted(mechanism, clip)
         return mechanism
-
-    def _moment(self, client: str) -> Moment:
-        return Moment.of(self._cohort.header, self._number(client))
 
     def _alone(self, client: str) -> None:
         with excused(self._errors, client):
@@ -140,24 +142,17 @@ class Training:
             mechanism = self._mechanism(client, len(data))
             layers = self._learner.private if isinstance(mechanism, Mechanism) else None
             model = self._learner.load(self._cohort.parts[client]["arrays"], layers)
-            differs = isinstance(mechanism, ClippedUpdate) or self._secure is not None
+            differs = isinstance(mechanism, ClippedUpdate) or self._leaving.secure is not None
             start = model.values().clone() if differs else None
-            with self._clock.stage("training"):
-                trained = self._train(client, model, data, mechanism)
-            self._finish(client, model.values(), trained, len(data), (mechanism, start))
-
-    def _train(
-        self, client: str, model: FlatModel, data: Examples, mechanism: Released | None
-    ) -> Trained:
-        seed, mu = self._told(client)
-        objective, config = self._learner.objective, self._settings.train
-        memory = self._recall(client)
-        if isinstance(mechanism, Mechanism):
-            return train_privately(
-                model, data, objective, config, mechanism,
-                seed=seed, proximal_mu=mu, memory=memory,
+            seed, mu = self._told(client)
+            work = Work(
+                model, data, self._learner.objective, self._settings.train, seed, mu,
+                mechanism if isinstance(mechanism, Mechanism) else None,
+                self._vectors(client), self._recall(client),
             )  # fmt: skip
-        return train(model, data, objective, config, seed=seed, proximal_mu=mu, memory=memory)
+            with self._clock.stage("training"):
+                update = self._update.run(work)
+            self._finish(client, update, len(data), (mechanism, start))
 
     def _together(self, group: list[str]) -> None:
         told = [self._cohort.parts[client] for client in group]
@@ -185,94 +180,22 @@ class Training:
         for client, row, result, rows in zip(group, values, trained, data, strict=True):
             with excused(self._errors, client):
                 mechanism = self._mechanism(client, len(rows))
-                self._finish(client, row, result, len(rows), (mechanism, start))
+                self._finish(client, Update(row, result), len(rows), (mechanism, start))
 
     def _finish(
         self,
         client: str,
-        values: Tensor,
-        trained: Trained,
+        update: Update,
         rows: int,
         private: tuple[Released | None, Tensor | None],
     ) -> None:
-        """Answer a client's metrics; add its model up, or answer it, too.
-
-        `private` is its mechanism, and the global model where that looks at the update.
-        """
-        # A norm is finite unless some value is not: cheaper than to look at each.
-        if not values.norm().isfinite():
-            raise FedproofError("its update holds NaN or infinity: lower train.lr.")
-        self._keep(client, trained.memory)
-        mechanism, start = private
-        metrics = MetricRecord({"num-examples": rows, "steps": trained.steps})
-        if isinstance(mechanism, ClippedUpdate):
-            assert start is not None
-            values = self._protected(values, start, mechanism, metrics)
-        elif mechanism is None and math.isfinite(trained.loss):
-            metrics["loss"] = trained.loss
-        part, session = RecordDict(), None
-        if self._secure is not None:
-            assert start is not None
-            if isinstance(mechanism, NoisyUpdate):
-                require_protectable(self._learner.plain)
-                values, metrics = (values - start) * self._learner.model.trainable, _ONE
-            elif not isinstance(mechanism, ClippedUpdate) or mechanism.local:
-                values = values - start
-            part, session = self._masked(client, values, metrics)
-        if mechanism is not None:
-            with self._clock.stage("privacy"):
-                moment = self._moment(client)
-                facts = (rows, len(values), session)
-                part["privacy"] = self._node.guard.release(client, mechanism, moment, facts)
-        if self._secure is None:
-            part["metrics"] = metrics
-            with self._clock.stage("summing"):
-                self._add(part, values)
-        self._parts[client] = part
-
-    def _add(self, part: RecordDict, values: Tensor) -> None:
-        """Add a client's model up, or put it into its answer."""
-        if self._total is None:
-            part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
-        else:
-            self._total.add(values.cpu(), int(str(records(part, MetricRecord)[0]["num-examples"])))
-
-    def _masked(
-        self, client: str, update: Tensor, metrics: MetricRecord
-    ) -> tuple[RecordDict, Seat | None]:
-        """Return a client's update and its metrics, each times its weight, for a secure sum."""
-        assert self._secure is not None
-        told = config(self._cohort.parts[client], "secure")
-        weight = int(str(metrics["num-examples"]))
-        figures = {name: [float(str(value)) * weight] for name, value in metrics.items()}
-        figures["num-examples"] = [float(weight)]
-        with self._clock.stage("secure aggregation"):
-            return self._secure.hidden(client, told, update.cpu(), weight, figures)
-
-    def _protected(
-        self, values: Tensor, start: Tensor, mechanism: ClippedUpdate, metrics: MetricRecord
-    ) -> Tensor:
-        """Return what leaves for client-level privacy: the clipped update, or a noised model."""
-        require_protectable(self._learner.plain)
-        update, unclipped = mechanism.clipped((values - start) * self._learner.model.trainable)
-        if mechanism.local:
-            return start + mechanism.noised(update) * self._learner.model.trainable
-        metrics["num-examples"] = mechanism.weight
-        metrics["unclipped"] = int(unclipped)
-        return update
+        """Keep what the client keeps, and answer what leaves it."""
+        require_finite(update.values)
+        self._keep(client, update.trained.memory)
+        number = self._number(client)
+        self._parts[client] = self._leaving.answer(client, update, rows, private, number)
 
 
 def clocked(node: Node, clock: Stopwatch) -> dict[str, Any]:
     """Return a header with the seconds of this answer, if the run asks where its time goes."""
     return {"clock": clock.seconds} if node.settings.profile else {}
-
-
-def _total(learner: Learner, cohort: Cohort) -> WeightedSum | None:
-    """Return where to add the clients' models, if the server wants no more than their sum.
-
-    The sum of one is the model itself, which is half as long, unless sums are wanted of one, too.
-    """
-    unit = cohort.header.get("sum_unit")
-    if not isinstance(unit, float) or len(cohort.parts) < cohort.header.get("sum_from", 2):
-        return None
-    return WeightedSum(len(learner.model.values()), unit)

@@ -36,6 +36,10 @@ def check(settings: Settings) -> None:
             "train.keep_optimizer=true has nothing to keep: give train.momentum, or "
             "train.optimizer=adam."
         )
+    if settings.attack.name != "none" and federation.engine is Engine.remote:
+        raise FedproofError(
+            f"attack={settings.attack.name} is for simulations: nobody's own clients are attacked."
+        )
     if settings.resume and settings.evaluate:
         raise FedproofError("resume= and evaluate= exclude each other: give one of them.")
 

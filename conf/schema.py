@@ -1,8 +1,7 @@
 """Typed settings: what the YAML files of this folder may say.
 
-``task``, ``model``, ``partition``, ``strategy`` and ``privacy`` are open groups: whatever further
-keys their YAML file declares lands in ``options``, and an override must keep the type of the
-declared value. So a new task or strategy needs no change here.
+Groups with ``options`` are open: whatever further keys their YAML file declares lands there, and an
+override must keep the type of the declared value. So a new task or strategy needs no change here.
 """
 
 from __future__ import annotations
@@ -137,6 +136,46 @@ class AggregationConfig:
 
 
 @dataclass
+class SamplingConfig:
+    """Who trains in a round: a module under `server_app.samplers` and its options."""
+
+    name: str = "uniform"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PersonalizationConfig:
+    """What of the model is each client's own: a module under `task.personalization`."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DefenceConfig:
+    """What is done to updates before any strategy: a module under `server_app.defences`."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AttackConfig:
+    """What some simulated clients do to the federation: a module under `task.attacks`."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class CompressionConfig:
+    """How models are shortened for the wire: a module under `task.compression`."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class TrainConfig:
     """Local training at one client in one round.
 
@@ -233,6 +272,11 @@ class Settings:
     federation: FederationConfig = field(default_factory=FederationConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    personalization: PersonalizationConfig = field(default_factory=PersonalizationConfig)
+    defence: DefenceConfig = field(default_factory=DefenceConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     rounds: int = 10

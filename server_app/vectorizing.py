@@ -14,6 +14,7 @@ import torch
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings, Vectorize
 from task.base import Examples, Task
+from task.client_update import update_of
 from task.device import CPU, device_of
 from task.flat import FlatModel, build_model
 from task.kernels import accelerate
@@ -60,6 +61,8 @@ def choose_stack(
     reason = obstacle(module, settings.train)
     if isinstance(mechanism_of(settings), RecordDP):
         reason = f"privacy={settings.privacy.name} looks at each example"
+    if not update_of(settings).stackable:
+        reason = f"strategy={settings.strategy.name} trains each client its own way"
     # Of this machine: simulations have their workers here, and SuperNodes are not stacked.
     device = device_of(settings.train.device)
     size = stack_size(module, device)

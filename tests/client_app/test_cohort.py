@@ -12,12 +12,12 @@ from flwr.app import (
     RecordDict,
 )  # fmt: skip
 
-from client_app import training
 from client_app.app import app
 from client_app.node import node_of
 from client_app.site import site_of
 from conf.errors import FedproofError
 from server_app.compat import adopt_identity, stamp
+from task.client_update import base
 from task.wire import Cohort
 
 SETTINGS = "model=logistic task.scaling=federated task.test_fraction=0.25"
@@ -121,7 +121,7 @@ def test_an_unforeseen_error_keeps_its_text_at_home(context, monkeypatch, caplog
     def fail(*_, **__):
         raise ZeroDivisionError("patient 17 is rich")
 
-    monkeypatch.setattr(training, "train", fail)
+    monkeypatch.setattr(base, "train", fail)
     answer = ask(context, MessageType.TRAIN, Cohort({"va": told(context)}, header=known(context)))
     assert answer.errors == {"va": "ZeroDivisionError: see the log of the client's node."}
     assert "patient 17" in caplog.text

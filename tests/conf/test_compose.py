@@ -12,7 +12,10 @@ from conf.compose import CONFIG_DIR, compose, compose_config, split_overrides
 from conf.errors import FedproofError
 from conf.schema import Engine, Optimizer, Scaling
 
-GROUPS = ("model", "partition", "strategy", "federation")
+GROUPS = (
+    "model", "partition", "strategy", "federation", "sampling", "personalization", "defence",
+    "compression",
+)  # fmt: skip
 
 
 def refusal(*overrides: str) -> str:
@@ -80,7 +83,6 @@ def test_an_experiment_is_overridden_by_the_command_line() -> None:
         ("federation.fraction=0", "(0, 1]"),
         ("task.test_fraction=1", "(0, 1)"),
         ("federation=remote", "superlink"),
-        ("attack=sign_flip", "reserved"),
         ("compare=true", "reserved"),
         ("rounds=[1", "cannot read"),
     ],

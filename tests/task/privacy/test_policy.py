@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from client_app import training
+from client_app import leaving
 from conf.errors import FedproofError
 from task.privacy.client_dp import require_protectable
 from tests.task.privacy.test_client_dp import DP, FEDERATION
@@ -35,6 +35,6 @@ def test_a_model_with_batch_norm_sends_nothing(federate, monkeypatch):
     def refuse(module):
         require_protectable(torch.nn.BatchNorm1d(2))
 
-    monkeypatch.setattr(training, "require_protectable", refuse)
+    monkeypatch.setattr(leaving, "require_protectable", refuse)
     with pytest.raises(FedproofError, match="BatchNorm's running statistics"):
         federate(*DP, "rounds=1", "federation.fraction=1.0")

@@ -1,0 +1,110 @@
+"""One client's part of one round: ClientUpdate in McMahan et al. 2017, Algorithm 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from conf.schema import TrainConfig
+from task.base import Examples
+from task.flat import FlatModel
+from task.objectives import Objective
+from task.privacy.dpsgd import Mechanism, train_privately
+from task.training import Memory, Trained, train
+
+Vectors = Mapping[str, Tensor]
+"""What travels beside models, by name: vectors of shape (p,), p trainable parameters."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one client has in one round.
+
+    Attributes
+    ----------
+    model : FlatModel
+        Holds the global model.
+    data : Examples
+        Training rows; at least one.
+    objective, config
+        What is learned, and how.
+    seed : int
+        Of this client in this round.
+    proximal_mu : float
+        FedProx's.
+    mechanism : Mechanism or None
+        How steps are protected, if they must be.
+    told : mapping of str to Tensor
+        Vectors that the server sent beside the model.
+    kept : dict of str to Tensor
+        What the client kept from its last round.
+    """
+
+    model: FlatModel
+    data: Examples
+    objective: Objective
+    config: TrainConfig
+    seed: int
+    proximal_mu: float = 0.0
+    mechanism: Mechanism | None = None
+    told: Vectors = field(default_factory=dict)
+    kept: Memory = field(default_factory=dict)
+
+    def fit(self, **terms: Any) -> Trained:
+        """Train the model in place, privately if it must be.
+
+        Parameters
+        ----------
+        **terms
+            Further keywords of `task.training.train` and `task.privacy.dpsgd.train_privately`.
+        """
+        told: dict[str, Any] = {
+            "seed": self.seed, "proximal_mu": self.proximal_mu, "memory": self.kept
+        } | terms  # fmt: skip
+        if self.mechanism is None:
+            return train(self.model, self.data, self.objective, self.config, **told)
+        return train_privately(
+            self.model, self.data, self.objective, self.config, self.mechanism, **told
+        )
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client's part of a round came to.
+
+    Attributes
+    ----------
+    values : Tensor, shape (s,)
+        The whole state that is to leave, in the order of `FlatModel.values`.
+    trained : Trained
+        What training did; its memory is what the client keeps.
+    sent : mapping of str to Tensor
+        Vectors that go to the server beside the model.
+    """
+
+    values: Tensor
+    trained: Trained
+    sent: Vectors = field(default_factory=dict)
+
+
+class ClientUpdate:
+    """FedAvg's: local training from the global model. Other strategies' derive from it.
+
+    Attributes
+    ----------
+    keeps : bool
+        Whether clients keep something from round to round, whatever ``train.keep_optimizer`` says.
+    stackable : bool
+        Whether `task.stacked.train_stacked` does the same for several clients at once.
+    """
+
+    keeps: ClassVar[bool] = False
+    stackable: ClassVar[bool] = True
+
+    def run(self, work: Work) -> Update:
+        """Train one client."""
+        trained = work.fit()
+        return Update(work.model.values(), trained)
