@@ -72,7 +72,7 @@ def stepping(module: nn.Module, rate: float) -> Iterator[list[nn.Parameter]]:
     """
     places = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     layers = [
-        link for link in _links(module)
+        link for link in links(module)
         if isinstance(link, Linear | Conv2d) and link.ours and link.weight.requires_grad
         and places[id(link.weight)] == 1
     ]  # fmt: skip
@@ -86,9 +86,10 @@ def stepping(module: nn.Module, rate: float) -> Iterator[list[nn.Parameter]]:
             layer.rate = None
 
 
-def _links(module: nn.Module) -> list[nn.Module]:
+def links(module: nn.Module) -> list[nn.Module]:
+    """Return the layers of a chain, in their order; a module of another kind is one layer."""
     if type(module) is nn.Sequential:
-        return [link for layer in module for link in _links(layer)]
+        return [link for layer in module for link in links(layer)]
     return [module]
 
 
@@ -169,13 +170,26 @@ class Dropout(nn.Dropout):
         if not self.training:
             return x
         x = x if x.is_contiguous(memory_format=_images(x)) else x.contiguous()
-        kind, levels = (torch.int8, 256) if (self.p * 256).is_integer() else (torch.int16, 65536)
-        dropped = min(max(round(self.p * levels), 1), levels - 1)
-        words = torch.empty(-(-x.numel() * kind.itemsize // 8), dtype=torch.int64)
-        bits = words.random_(-(2**63), None).view(kind)[: x.numel()]
-        # Written as numbers at once: a tensor of booleans takes ten times as long.
-        keep = torch.ge(bits, dropped - levels // 2, out=torch.empty_like(bits, dtype=x.dtype))
-        return x * keep.mul_(levels / (levels - dropped)).as_strided(x.shape, x.stride())
+        return x * dropout_mask(x, self.p)
+
+
+def dropout_mask(x: Tensor, p: float) -> Tensor:
+    """Return what dropout multiplies values with: zero, or what keeps their mean exactly.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of values that lie next to each other.
+    p : float
+        Share of values to drop, between 0 and 1.
+    """
+    kind, levels = (torch.int8, 256) if (p * 256).is_integer() else (torch.int16, 65536)
+    dropped = min(max(round(p * levels), 1), levels - 1)
+    words = torch.empty(-(-x.numel() * kind.itemsize // 8), dtype=torch.int64)
+    bits = words.random_(-(2**63), None).view(kind)[: x.numel()]
+    # Written as numbers at once: a tensor of booleans takes ten times as long.
+    keep = torch.ge(bits, dropped - levels // 2, out=torch.empty_like(bits, dtype=x.dtype))
+    return keep.mul_(levels / (levels - dropped)).as_strided(x.shape, x.stride())
 
 
 _FASTER: dict[type[nn.Module], Any] = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
+from task.chain import chain_of
 from task.device import CPU
 from task.flat import FlatModel
 from task.kernels import stepping
@@ -73,12 +74,19 @@ def train(
     model.module.train()
     plain = proximal_mu == 0 and config.max_grad_norm is None
     with seeded(seed, device), optimizing(model, config, memory or {}, plain) as optimizer:
+        chain = chain_of(model.module, examples.x)
+        rate = config.lr if isinstance(optimizer, _Fused) else None
         for index in batches(len(examples), config):
             rows = index.to(device)
             batch = Examples(examples.x[rows], examples.y[rows])
             optimizer.zero_grad()
-            loss = objective.loss(model.module(batch.x), batch.y).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            if chain is not None:
+                losses, derivative = objective.gradient(chain.forward(batch.x), batch.y)
+                chain.backward(derivative.div_(len(losses)), rate)
+                loss = losses.mean()
+            else:
+                loss = objective.loss(model.module(batch.x), batch.y).mean()
+                loss.backward()  # type: ignore[no-untyped-call]
             if not plain:
                 shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
             optimizer.step()
