@@ -78,7 +78,7 @@ def train(
         rate = config.lr if isinstance(optimizer, _Fused) else None
         for index in batches(len(examples), config):
             rows = index.to(device)
-            batch = Examples(examples.x[rows], examples.y[rows])
+            batch = Examples(examples.x.index_select(0, rows), examples.y.index_select(0, rows))
             optimizer.zero_grad()
             if chain is not None:
                 losses, derivative = objective.gradient(chain.forward(batch.x), batch.y)
