@@ -217,7 +217,7 @@ class _Linear(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         x_grad = weight_grad = None
         if wanted[0] and wanted[1] and ctx.rate is not None:
-            x_grad = _stepped(weight.data, x, grad, ctx.rate)
+            x_grad = stepped(weight.data, x, grad, ctx.rate)
         else:
             x_grad = grad @ weight if wanted[0] else None
             if wanted[1]:
@@ -226,17 +226,22 @@ class _Linear(torch.autograd.Function):
         return x_grad, weight_grad, grad.sum(0) if ctx.bias and wanted[2] else None, None
 
 
-def _stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
+def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
     """Return the gradient of a dense layer's input, and take the step with its weight.
 
     Some columns of the weight at a time, which then come from memory once for both.
     """
+    if weight.numel() <= _CACHED:
+        x_grad = grad @ weight
+        weight.addmm_(grad.t(), x, alpha=-rate)
+        return x_grad
     x_grad = torch.empty_like(x)
-    width = max(1, _CACHED // len(weight))
+    width = -(-weight.shape[1] // -(-weight.numel() // _CACHED))
+    grad_t = grad.t().contiguous()
     parts = (torch.split(whole, width, 1) for whole in (weight, x, x_grad))
-    for columns, inputs, out in zip(*parts, strict=True):
-        torch.mm(grad, columns, out=out)
-        columns.addmm_(grad.t(), inputs, alpha=-rate)
+    for part, inputs, out in zip(*parts, strict=True):
+        torch.mm(grad, part, out=out)
+        part.addmm_(grad_t, inputs, alpha=-rate)
     return x_grad
 
 
