@@ -178,9 +178,8 @@ class Rectifier(Link):
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Zero the gradient where the output is zero."""
-        return torch.ops.aten.threshold_backward.grad_input(
-            gradient, self._y, 0, grad_input=gradient
-        )
+        torch.ops.aten.threshold_backward.grad_input(gradient, self._y, 0, grad_input=gradient)
+        return gradient
 
 
 class Mask(Link):
