@@ -153,11 +153,12 @@ class Dense(Weighted):
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient of the inputs."""
+        weight: Tensor = self.layer.weight
         if rate is None:
-            below = gradient @ self.layer.weight
+            below = gradient @ weight
             self.update(gradient, rate)
         else:
-            below = kernels.stepped(self.layer.weight.data, self._x, gradient, rate)
+            below = kernels.stepped(weight.data, self._x, gradient, rate)
             self.shift(gradient.sum(0), rate)
         return below
 
