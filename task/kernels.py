@@ -235,9 +235,8 @@ def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
         x_grad = grad @ weight
         weight.addmm_(grad.t(), x, alpha=-rate)
         return x_grad
-    x_grad = torch.empty_like(x)
+    x_grad, grad_t = torch.empty_like(x), grad.t().contiguous()
     width = -(-weight.shape[1] // -(-weight.numel() // _CACHED))
-    grad_t = grad.t().contiguous()
     parts = (torch.split(whole, width, 1) for whole in (weight, x, x_grad))
     for part, inputs, out in zip(*parts, strict=True):
         torch.mm(grad, part, out=out)
