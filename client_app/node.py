@@ -19,6 +19,7 @@ from task.base import ClientData
 from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
+from task.memory import keep_freed
 from task.objectives import Objective
 from task.source import DataSource
 
@@ -42,6 +43,7 @@ class Node:
     """
 
     def __init__(self, site: Site) -> None:
+        keep_freed()
         self.site = site
         self.settings = site.settings
         self.source = DataSource(site.settings, site.data, site.name, *site.share)

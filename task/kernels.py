@@ -72,7 +72,7 @@ def stepping(module: nn.Module, rate: float) -> Iterator[list[nn.Parameter]]:
     """
     places = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     layers = [
-        link for link in _links(module)
+        link for link in links(module)
         if isinstance(link, Linear | Conv2d) and link.ours and link.weight.requires_grad
         and places[id(link.weight)] == 1
     ]  # fmt: skip
@@ -86,9 +86,10 @@ def stepping(module: nn.Module, rate: float) -> Iterator[list[nn.Parameter]]:
             layer.rate = None
 
 
-def _links(module: nn.Module) -> list[nn.Module]:
+def links(module: nn.Module) -> list[nn.Module]:
+    """Return the layers of a chain, in their order; a module of another kind is one layer."""
     if type(module) is nn.Sequential:
-        return [link for layer in module for link in _links(layer)]
+        return [link for layer in module for link in links(layer)]
     return [module]
 
 
@@ -169,13 +170,26 @@ class Dropout(nn.Dropout):
         if not self.training:
             return x
         x = x if x.is_contiguous(memory_format=_images(x)) else x.contiguous()
-        kind, levels = (torch.int8, 256) if (self.p * 256).is_integer() else (torch.int16, 65536)
-        dropped = min(max(round(self.p * levels), 1), levels - 1)
-        words = torch.empty(-(-x.numel() * kind.itemsize // 8), dtype=torch.int64)
-        bits = words.random_(-(2**63), None).view(kind)[: x.numel()]
-        # Written as numbers at once: a tensor of booleans takes ten times as long.
-        keep = torch.ge(bits, dropped - levels // 2, out=torch.empty_like(bits, dtype=x.dtype))
-        return x * keep.mul_(levels / (levels - dropped)).as_strided(x.shape, x.stride())
+        return x * dropout_mask(x, self.p)
+
+
+def dropout_mask(x: Tensor, p: float) -> Tensor:
+    """Return what dropout multiplies values with: zero, or what keeps their mean exactly.
+
+    Parameters
+    ----------
+    x : Tensor
+        Of values that lie next to each other.
+    p : float
+        Share of values to drop, between 0 and 1.
+    """
+    kind, levels = (torch.int8, 256) if (p * 256).is_integer() else (torch.int16, 65536)
+    dropped = min(max(round(p * levels), 1), levels - 1)
+    words = torch.empty(-(-x.numel() * kind.itemsize // 8), dtype=torch.int64)
+    bits = words.random_(-(2**63), None).view(kind)[: x.numel()]
+    # Written as numbers at once: a tensor of booleans takes ten times as long.
+    keep = torch.ge(bits, dropped - levels // 2, out=torch.empty_like(bits, dtype=x.dtype))
+    return keep.mul_(levels / (levels - dropped)).as_strided(x.shape, x.stride())
 
 
 _FASTER: dict[type[nn.Module], Any] = {
@@ -203,7 +217,7 @@ class _Linear(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         x_grad = weight_grad = None
         if wanted[0] and wanted[1] and ctx.rate is not None:
-            x_grad = _stepped(weight.data, x, grad, ctx.rate)
+            x_grad = stepped(weight.data, x, grad, ctx.rate)
         else:
             x_grad = grad @ weight if wanted[0] else None
             if wanted[1]:
@@ -212,17 +226,21 @@ class _Linear(torch.autograd.Function):
         return x_grad, weight_grad, grad.sum(0) if ctx.bias and wanted[2] else None, None
 
 
-def _stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
+def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
     """Return the gradient of a dense layer's input, and take the step with its weight.
 
     Some columns of the weight at a time, which then come from memory once for both.
     """
-    x_grad = torch.empty_like(x)
-    width = max(1, _CACHED // len(weight))
+    if weight.numel() <= _CACHED:
+        x_grad = grad @ weight
+        weight.addmm_(grad.t(), x, alpha=-rate)
+        return x_grad
+    x_grad, grad_t = torch.empty_like(x), grad.t().contiguous()
+    width = -(-weight.shape[1] // -(-weight.numel() // _CACHED))
     parts = (torch.split(whole, width, 1) for whole in (weight, x, x_grad))
-    for columns, inputs, out in zip(*parts, strict=True):
-        torch.mm(grad, columns, out=out)
-        columns.addmm_(grad.t(), inputs, alpha=-rate)
+    for part, inputs, out in zip(*parts, strict=True):
+        torch.mm(grad, part, out=out)
+        part.addmm_(grad_t, inputs, alpha=-rate)
     return x_grad
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
+from task.chain import Chain, chain_of
 from task.device import CPU
 from task.flat import FlatModel
 from task.kernels import stepping
@@ -72,19 +73,32 @@ def train(
     total, steps = torch.zeros((), dtype=torch.float64, device=device), 0
     model.module.train()
     plain = proximal_mu == 0 and config.max_grad_norm is None
-    with seeded(seed, device), optimizing(model, config, memory or {}, plain) as optimizer:
+    chain = chain_of(model.module, examples.x)
+    with seeded(seed, device), optimizing(model, config, memory or {}, plain, chain) as optimizer:
+        rate = config.lr if isinstance(optimizer, _Fused) else None
         for index in batches(len(examples), config):
             rows = index.to(device)
-            batch = Examples(examples.x[rows], examples.y[rows])
+            batch = Examples(examples.x.index_select(0, rows), examples.y.index_select(0, rows))
             optimizer.zero_grad()
-            loss = objective.loss(model.module(batch.x), batch.y).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            total += _differentiate(chain or model.module, batch, objective, rate)
             if not plain:
                 shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
             optimizer.step()
-            total += loss.detach()
             steps += 1
     return Trained(loss=float(total) / max(steps, 1), steps=steps, memory=optimizer.memory())
+
+
+def _differentiate(
+    network: Chain | nn.Module, batch: Examples, objective: Objective, rate: float | None
+) -> Tensor:
+    """Add to the parameters' gradients, or step, where `rate` says so; return the mean loss."""
+    if isinstance(network, Chain):
+        losses, derivative = objective.gradient(network.forward(batch.x), batch.y)
+        network.backward(derivative.div_(len(losses)), rate)
+        return losses.mean()
+    loss = objective.loss(network(batch.x), batch.y).mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 @contextmanager
@@ -231,15 +245,21 @@ class _Torch:
 
 @contextmanager
 def optimizing(
-    model: FlatModel, config: TrainConfig, memory: Memory, plain: bool
+    model: FlatModel,
+    config: TrainConfig,
+    memory: Memory,
+    plain: bool,
+    chain: Chain | None = None,
 ) -> Iterator[_Fused | _Flat | _Torch]:
-    """Yield the optimiser; `plain` says that gradients are used as they come."""
+    """Yield the optimiser; `plain` says that gradients are used as they come, `chain` by what."""
     # Numbers stay on the CPU, where torch's optimisers want to have them.
     memory = {key: v.to(model.vector.device) if v.dim() else v for key, v in memory.items()}
     if config.optimizer is not Optimizer.sgd:
         yield _Torch(model, config, memory)
     elif not plain or config.momentum or config.weight_decay:
         yield _Flat(model, config, memory)
+    elif chain is not None:
+        yield _Fused([], config)
     else:
         with stepping(model.module, config.lr) as rest:
             whole = sum(p.numel() for p in rest) == len(model.vector)

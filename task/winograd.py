@@ -24,11 +24,16 @@ _CACHED = 1 << 18
 """Transformed values at once: 1 MiB, about what a core's caches hold."""
 
 
+def covers(weight: torch.Size, stride: tuple[int, ...]) -> bool:
+    """Tell whether this is a 3x3 convolution with channels enough to make up for transforms."""
+    return weight[2:] == (KERNEL, KERNEL) and stride == (1, 1) and min(weight[:2]) >= _CHANNELS
+
+
 def pays(
     x: torch.Size, weight: torch.Size, stride: tuple[int, ...], padding: tuple[int, ...]
 ) -> bool:
     """Tell whether this is a 3x3 convolution whose gradient is faster so, as measured."""
-    if weight[2:] != (KERNEL, KERNEL) or stride != (1, 1) or min(weight[:2]) < _CHANNELS:
+    if not covers(weight, stride):
         return False
     rows, columns = (size + 2 * p - KERNEL + 1 for size, p in zip(x[2:], padding, strict=True))
     tiles = x[0] * -(-rows // TILE) * -(-columns // TILE)
@@ -71,6 +76,103 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: tuple[int, ...]) -> Tensor
         total.baddbmm_(left.transpose(1, 2), right)
     sums = of_sums @ total.view(POINTS**2, -1)
     return sums.view(KERNEL, KERNEL, channels, outputs).permute(3, 2, 0, 1)
+
+
+class Tiles:
+    """Transformed tiles of images, which a convolution of stride 1 and its gradients share.
+
+    With the transforms B of inputs, A of gradients of outputs, and G of kernels, outputs are
+    Aᵀ[(B x) ⊙ (G w)], and the gradients Bᵀ[(A g) ⊙ (G w)] and Gᵀ[(B x) ⊙ (A g)]: B x and A g serve
+    twice. ⊙ multiplies matrices, one per point. Images have their pixels first, so that tiles are
+    copied in runs of channels times images.
+
+    Parameters
+    ----------
+    x : Tensor, shape (height, width, n, channels)
+        Input.
+    padding : tuple of int
+        Of the convolution.
+    """
+
+    def __init__(self, x: Tensor, padding: tuple[int, ...]) -> None:
+        self._size, self._padding = x.shape, padding
+        self._out = [s + 2 * p - KERNEL + 1 for s, p in zip(x.shape[:2], padding, strict=True)]
+        self._tiles = [-(-side // TILE) for side in self._out]
+        sides = [TILE * tiles + KERNEL - 1 for tiles in self._tiles]
+        x = _placed(x, sides, padding)
+        line, pixel, image, _ = x.stride()
+        shape = (POINTS, POINTS, *self._tiles, *x.shape[2:])
+        view = x.as_strided(shape, (line, pixel, TILE * line, TILE * pixel, image, 1))
+        self._of = _transforms(x.dtype)
+        self._inputs = (self._of[0] @ view.reshape(POINTS**2, -1)).view(POINTS**2, -1, x.shape[3])
+
+    def outputs(self, kernels: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the outputs, shape (rows, columns, n, outputs), for `transformed` kernels."""
+        products = torch.bmm(self._inputs, kernels).view(POINTS**2, -1)
+        values = _transposed(products.dtype)[1] @ products
+        out = products.new_empty(*self._whole(), self._size[2], kernels.shape[2])
+        tiles = values.view(TILE, TILE, *self._tiles, *out.shape[2:])
+        if bias is None:
+            self._apart(out).copy_(tiles)
+        else:
+            torch.add(tiles, bias, out=self._apart(out))
+        return out[: self._out[0], : self._out[1]].contiguous()
+
+    def transformed(self, gradient: Tensor) -> Tensor:
+        """Return the outputs' gradient, transformed."""
+        parts = self._apart(_placed(gradient, self._whole(), (0, 0))).reshape(TILE**2, -1)
+        return (self._of[1] @ parts).view(POINTS**2, -1, gradient.shape[3])
+
+    def weight_gradient(self, gradients: Tensor) -> Tensor:
+        """Return the weight's gradient, shape (outputs, channels, 3, 3)."""
+        products = torch.bmm(self._inputs.transpose(1, 2), gradients)
+        sums = self._of[2] @ products.view(POINTS**2, -1)
+        return sums.view(KERNEL, KERNEL, *products.shape[1:]).permute(3, 2, 0, 1)
+
+    def input_gradient(self, gradients: Tensor, kernels: Tensor) -> Tensor:
+        """Return the inputs' gradient, in the inputs' shape."""
+        products = torch.bmm(gradients, kernels.transpose(1, 2)).view(POINTS**2, -1)
+        values = _transposed(products.dtype)[0] @ products
+        down, across = self._tiles
+        parts = values.view(POINTS, POINTS, down, across, *self._size[2:])
+        # Rows and columns of a tile beyond the fourth lie on those of the next.
+        total = values.new_zeros(TILE * down + TILE, TILE * across + TILE, *self._size[2:])
+        tiles = self._apart(total)
+        over = KERNEL - 1
+        tiles[:, :, :-1, :-1] = parts[:TILE, :TILE]
+        tiles[:over, :, 1:, :-1] += parts[TILE:, :TILE]
+        tiles[:, :over, :-1, 1:] += parts[:TILE, TILE:]
+        tiles[:over, :over, 1:, 1:] += parts[TILE:, TILE:]
+        (top, left), (height, width) = self._padding, self._size[:2]
+        return total[top : top + height, left : left + width].contiguous()
+
+    def _whole(self) -> list[int]:
+        return [TILE * tiles for tiles in self._tiles]
+
+    @staticmethod
+    def _apart(images: Tensor) -> Tensor:
+        """View images as (row in tile, column in tile, tile, tile, n, channels)."""
+        down, across = (side // TILE for side in images.shape[:2])
+        return images.view(down, TILE, across, TILE, *images.shape[2:]).permute(1, 3, 0, 2, 4, 5)
+
+
+def transformed(weight: Tensor) -> Tensor:
+    """Return kernels of shape (outputs, channels, 3, 3) as (points, channels, outputs)."""
+    flat = weight.permute(2, 3, 1, 0).reshape(KERNEL**2, -1)
+    return (_transposed(weight.dtype)[2] @ flat).view(POINTS**2, *weight.shape[1::-1])
+
+
+def _placed(images: Tensor, sides: list[int], before: tuple[int, ...]) -> Tensor:
+    """Return images, pixels first, with zeros around them, so many rows and columns."""
+    after = [s - b - size for s, b, size in zip(sides, before, images.shape[:2], strict=True)]
+    if not any((*before, *after)):
+        return images
+    return nn.functional.pad(images, (0, 0, 0, 0, before[1], after[1], before[0], after[0]))
+
+
+@cache
+def _transposed(kind: torch.dtype) -> tuple[Tensor, ...]:
+    return tuple(matrix.t().contiguous() for matrix in _transforms(kind))
 
 
 def _padded(images: Tensor, sides: tuple[int, int], before: tuple[int, ...]) -> Tensor:
