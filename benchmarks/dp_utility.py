@@ -30,9 +30,9 @@ TASKS: Mapping[str, Sequence[str]] = {
         "privacy.clip=0.5",
     ),
     "keyboard": (
-        "model=char_transformer", "model.width=32", "model.layers=1", "rounds=10",
-        "federation.fraction=1", "train.epochs=1", "train.batch_size=16", "train.lr=3.0",
-        "train.max_grad_norm=null", "privacy.clip=0.5",
+        "partition=iid", "federation.clients=8", "federation.fraction=1", "model=char_transformer",
+        "model.width=32", "model.layers=1", "rounds=10", "train.steps=5", "train.batch_size=64",
+        "train.lr=3.0", "train.max_grad_norm=null", "privacy.clip=0.5",
     ),
 }  # fmt: skip
 SCALING = {"healthcare": "local", "finance": "local", "iot": "local"}
