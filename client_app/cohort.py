@@ -51,8 +51,7 @@ def evaluate_clients(message: Message, context: Context) -> Message:
         node = node_of(site)
         torch.set_num_threads(node.settings.train.threads)
         learner, secure = node.learner(cohort.header), site.secure(cohort.header)
-        method = node.personalization
-        store = node.store(cohort.header) if method is not None and method.keeps else None
+        store = node.personal_store(cohort.header)
         parts: dict[str, RecordDict] = {}
         errors: dict[str, str] = {}
         clock = Stopwatch()
@@ -61,10 +60,10 @@ def evaluate_clients(message: Message, context: Context) -> Message:
                 with clock.stage("data"):
                     data = learner.data(client)
                 number = int(str(config(told, "config")["server-round"]))
-                kept = {} if store is None else store.load(client, number + 1)
-                result = learner.models(told["arrays"]).evaluate(
-                    client, data, kept, node.settings, number
-                )
+                with clock.stage("state"):
+                    kept = {} if store is None else store.load(client, number + 1)
+                models = learner.models(told["arrays"])
+                result = models.evaluate(client, data, kept, node.settings, number)
                 if secure is None:
                     parts[client] = _answer(result, len(data.test))
                 else:

@@ -57,6 +57,11 @@ class Node:
         lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
         return ClientStore(self.site.state, lineage)
 
+    def personal_store(self, header: Mapping[str, Any]) -> ClientStore | None:
+        """Return where clients keep their personal models, if they keep any."""
+        method = self.personalization
+        return self.store(header) if method is not None and method.keeps else None
+
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""
         return _learner(self, json.dumps(header.get("shared", {}), sort_keys=True))

@@ -65,10 +65,11 @@ class Clustered(Strategy):
         models = []
         for (number, group), inner in zip(groups.items(), self.strategies, strict=True):
             before, updated = self._before[number], None
+            told = group
             if group and self.sum_suffices:
-                group = [Reduction(before, weight).combine(self._asked, group, [])]
-            if group:
-                updated, _ = inner.aggregate_train(server_round, group)
+                told = [Reduction(before, weight).combine(self._asked, group, [])]
+            if told:
+                updated, _ = inner.aggregate_train(server_round, told)
             models.append(before if updated is None else updated)
         return record_of(joined(models)), metrics
 

@@ -62,13 +62,9 @@ def choose_stack(
     if isinstance(mechanism_of(settings), RecordDP):
         reason = f"privacy={settings.privacy.name} looks at each example"
     if not clients_half(settings).stackable:
-        method = settings.personalization.name
-        own = (
-            f"personalization={method}"
-            if method != "none"
-            else f"strategy={settings.strategy.name}"
-        )
-        reason = f"{own} trains each client its own way"
+        reason = f"strategy={settings.strategy.name} trains each client its own way"
+        if settings.personalization.name != "none":
+            reason = f"personalization={settings.personalization.name} has models of clients' own"
     # Of this machine: simulations have their workers here, and SuperNodes are not stacked.
     device = device_of(settings.train.device)
     size = stack_size(module, device)

@@ -109,6 +109,7 @@ class Recorder:
             "task": settings.task.name,
             "model": settings.model.name,
             "strategy": settings.strategy.name,
+            "personalization": settings.personalization.name,
             "partition": settings.partition.name,
             "engine": settings.federation.engine.value,
             "seed": settings.seed,

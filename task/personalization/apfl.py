@@ -1,4 +1,4 @@
-"""A mixture of the global model and one of the client's own (Deng et al. 2020, APFL, Algorithm 1)."""
+"""A mixture of the global model and one of the client's own (Deng et al. 2020, APFL, Alg. 1)."""
 
 from __future__ import annotations
 

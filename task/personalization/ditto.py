@@ -1,4 +1,4 @@
-"""A whole model of each client's own, drawn toward the global one (Li et al. 2021, Ditto, Alg. 1)."""
+"""A model of each client's own, drawn toward the global one (Li et al. 2021, Ditto, Alg. 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head for each client, trained first, on a representation for all (Collins et al. 2021, Alg. 1)."""
+"""A head for each client on a representation for all (Collins et al. 2021, FedRep, Alg. 1)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,5 @@ def build(settings: Settings) -> Personalization:
             "personalization=fedrep trains part of the model at a time, and train.weight_decay "
             "shrinks all of it: leave train.weight_decay out."
         )
-    return FedRep(
-        whole(options, "personalization.layers", 0),
-        whole(options, "personalization.head_epochs", 1),
-    )
+    layers = whole(options, "personalization.layers", 0)
+    return FedRep(layers, whole(options, "personalization.head_epochs", 1))

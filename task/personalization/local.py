@@ -1,4 +1,4 @@
-"""Nothing is shared: what clients reach on their own, the limit that the others are held against."""
+"""Nothing is shared: what clients reach alone, the limit that the others are held against."""
 
 from __future__ import annotations
 
