@@ -20,8 +20,8 @@ from server_app.federation.validation import (
     same_metrics,
     sift,
 )
-from task.clusters import CLUSTER
-from task.evaluation import GLOBAL, add, pooled
+from task.evaluation import add, pooled
+from task.metric_names import CLUSTER, GLOBAL
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
 
 Rows = list[dict[str, Any]]

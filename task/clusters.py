@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-CLUSTER = "cluster"
-"""What a client's choice is called among its metrics."""
 
 
 def numbered(model: Mapping[str, T], number: int) -> dict[str, T]:

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from task.base import Examples
+from task.metric_names import GLOBAL
 from task.objectives import Metrics, Objective, Statistics
 
 BATCH = 512
-GLOBAL = "global_"
-"""Before the names of the global model's figures, where clients have models of their own."""
 
 
 @dataclass(frozen=True)

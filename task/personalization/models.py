@@ -12,9 +12,9 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from task.base import ClientData, Examples
 from task.client_update.base import Work
-from task.clusters import CLUSTER
 from task.evaluation import Evaluated, beside, evaluate
 from task.flat import FlatModel
+from task.metric_names import CLUSTER
 from task.objectives import Objective
 from task.personalization.base import Personalization
 from task.seeding import derive
