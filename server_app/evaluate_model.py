@@ -88,9 +88,9 @@ def _loader(settings: Settings, path: Path, spec: ModelSpec, models: Mapping[int
 
 def _kept(directory: Path) -> tuple[int, ClientStore | None]:
     """Return a run's last round, and where its clients keep what they do, if that is here."""
-    path = directory / checkpoint.CHECKPOINT
-    if not path.is_file() or not (directory / "clients").is_dir():
+    path, folder = directory / checkpoint.CHECKPOINT, directory / "clients"
+    if not path.is_file():
         return 0, None
     _, facts = checkpoint.load(path)
     lineage = [(str(name), int(start)) for name, start in facts["lineage"]]
-    return int(facts["round"]), ClientStore(directory / "clients", lineage)
+    return int(facts["round"]), ClientStore(folder, lineage) if folder.is_dir() else None

@@ -85,9 +85,10 @@ def _figures_table(summary: Mapping[str, Any]) -> Table:
     columns = ["personal", "global"] if f"{GLOBAL}{metric}" in held_out else [""]
     table = Table("held out, all clients", *columns, title=title, title_justify="left")
     rows = {name: (held_out, name) for name in sorted(held_out) if not name.startswith(GLOBAL)}
-    if personal:
-        rows |= {f"{metric}, mean of clients": (summary["mean"], metric)}
-        rows |= {f"{metric}, worst tenth": (summary["worst_decile"], metric)}
+    for name, label in (("mean", "mean of clients"), ("worst_decile", "worst tenth")):
+        # Sums that hide the clients' answers have neither.
+        if personal and summary.get(name):
+            rows[f"{metric}, {label}"] = (summary[name], metric)
     for label, (figures, name) in rows.items():
         found = [figures.get(prefix + name) for prefix in ("", GLOBAL)[: len(columns)]]
         table.add_row(label, *("–" if value is None else f"{value:.4f}" for value in found))

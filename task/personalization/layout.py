@@ -79,7 +79,7 @@ class Layout:
         """
         if self.whole:
             return shared
-        if list(shared) != self._shared:
+        if set(shared) != set(self._shared):
             raise RuntimeError("it holds other parameters than those that are shared")
         own: dict[str, Any] = {key: value.numpy() for key, value in recalled(kept).items()}
         merged = {**own, **shared}

@@ -25,7 +25,7 @@ def step(net, layer, lr):
     gradients = torch.autograd.grad(loss, list(net[layer].parameters()))
     with torch.no_grad():
         for parameter, gradient in zip(net[layer].parameters(), gradients, strict=True):
-            parameter -= lr * gradient
+            parameter.sub_(lr * gradient)
 
 
 def test_head_first_then_body():
