@@ -6,12 +6,10 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from client_app.answering import excused, reply
-from client_app.node import Learner, node_of
+from client_app.node import node_of
 from client_app.site import Site
 from client_app.training import Training, clocked
-from conf.errors import FedproofError
-from task.base import Examples
-from task.evaluation import Evaluated, evaluate
+from task.evaluation import Evaluated
 from task.profiling import Stopwatch
 from task.wire import Cohort, config
 
@@ -47,22 +45,27 @@ def train_clients(message: Message, context: Context) -> Message:
 
 
 def evaluate_clients(message: Message, context: Context) -> Message:
-    """Evaluate the global model on each client's held-out rows; answer metrics and sums."""
+    """Evaluate on each client's held-out rows what it uses; answer metrics and sums."""
 
     def answer(site: Site, cohort: Cohort) -> Cohort:
         node = node_of(site)
         torch.set_num_threads(node.settings.train.threads)
         learner, secure = node.learner(cohort.header), site.secure(cohort.header)
+        store = node.personal_store(cohort.header)
         parts: dict[str, RecordDict] = {}
         errors: dict[str, str] = {}
         clock = Stopwatch()
         for client, told in cohort.parts.items():
             with excused(errors, client), clock.stage("evaluation"):
                 with clock.stage("data"):
-                    data = learner.data(client).test
-                result = _evaluate(learner, client, told, data)
+                    data = learner.data(client)
+                number = int(str(config(told, "config")["server-round"]))
+                with clock.stage("state"):
+                    kept = {} if store is None else store.load(client, number + 1)
+                models = learner.models(told["arrays"])
+                result = models.evaluate(client, data, kept, node.settings, number)
                 if secure is None:
-                    parts[client] = _answer(result, len(data))
+                    parts[client] = _answer(result, len(data.test))
                 else:
                     parts[client], _ = secure.hidden(
                         client, config(told, "secure"), torch.empty(0), 1, result.statistics
@@ -70,13 +73,6 @@ def evaluate_clients(message: Message, context: Context) -> Message:
         return Cohort(parts, errors, clocked(node, clock))
 
     return reply(message, context, answer)
-
-
-def _evaluate(learner: Learner, client: str, told: RecordDict, data: Examples) -> Evaluated:
-    model = learner.load(told["arrays"])
-    if not len(data):
-        raise FedproofError(f"client '{client}' has no held-out rows.")
-    return evaluate(model.module, data, learner.objective)
 
 
 def _answer(result: Evaluated, rows: int) -> RecordDict:

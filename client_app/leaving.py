@@ -76,7 +76,7 @@ class Leaving:
             If it must not leave.
         """
         mechanism, start = private
-        values, trained = update.values, update.trained
+        values, trained = self._learner.layout.of(update.values), update.trained
         metrics = MetricRecord({"num-examples": rows, "steps": trained.steps})
         if isinstance(mechanism, ClippedUpdate):
             assert start is not None
@@ -88,7 +88,7 @@ class Leaving:
             assert start is not None
             if isinstance(mechanism, NoisyUpdate):
                 require_protectable(self._learner.plain)
-                values, metrics = (values - start) * self._learner.model.trainable, _ONE
+                values, metrics = (values - start) * self._learner.trainable, _ONE
             elif not isinstance(mechanism, ClippedUpdate) or mechanism.local:
                 values = values - start
             part, session = self._masked(client, values, metrics)
@@ -100,16 +100,17 @@ class Leaving:
         if self.secure is None:
             part["metrics"] = metrics
             with self._clock.stage("summing"):
-                self._add(part, values)
+                self._add(part, values, update.number)
         if update.sent:
             sent = {name: array_of(vector.cpu().numpy()) for name, vector in update.sent.items()}
             part[VECTORS] = record_of(sent)
         return part
 
-    def _add(self, part: RecordDict, values: Tensor) -> None:
+    def _add(self, part: RecordDict, values: Tensor, number: int) -> None:
         """Add a client's model up, or put it into its answer."""
         if self.total is None:
-            part["arrays"] = ArrayRecord(self._learner.model.state_of(values))
+            layout, model = self._learner.layout, self._learner.model
+            part["arrays"] = ArrayRecord(layout.state_of(model, values, number))
         else:
             self.total.add(values.cpu(), int(str(records(part, MetricRecord)[0]["num-examples"])))
 
@@ -130,9 +131,9 @@ class Leaving:
     ) -> Tensor:
         """Return what leaves for client-level privacy: the clipped update, or a noised model."""
         require_protectable(self._learner.plain)
-        update, unclipped = mechanism.clipped((values - start) * self._learner.model.trainable)
+        update, unclipped = mechanism.clipped((values - start) * self._learner.trainable)
         if mechanism.local:
-            return start + mechanism.noised(update) * self._learner.model.trainable
+            return start + mechanism.noised(update) * self._learner.trainable
         metrics["num-examples"] = mechanism.weight
         metrics["unclipped"] = int(unclipped)
         return update
@@ -159,4 +160,4 @@ def _total(learner: Learner, cohort: Cohort) -> WeightedSum | None:
     unit = cohort.header.get("sum_unit")
     if not isinstance(unit, float) or len(cohort.parts) < cohort.header.get("sum_from", 2):
         return None
-    return WeightedSum(len(learner.model.values()), unit)
+    return WeightedSum(learner.layout.size, unit)

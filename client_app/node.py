@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
-from torch import nn
+from torch import Tensor, nn
 
 from client_app.guard import Guard
 from client_app.site import Site
-from client_app.state import ClientStore
 from conf.errors import FedproofError
 from task.arrays import values_of
 from task.base import ClientData
+from task.clusters import apart
 from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.memory import keep_freed
 from task.objectives import Objective
+from task.personalization import layout_of, personalization_of
+from task.personalization.layout import Layout
+from task.personalization.models import Models
 from task.source import DataSource
+from task.store import ClientStore
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
 CACHED_CLIENTS = 256
@@ -48,11 +52,17 @@ class Node:
         self.settings = site.settings
         self.source = DataSource(site.settings, site.data, site.name, *site.share)
         self.guard = Guard(site)
+        self.personalization = personalization_of(site.settings)
 
     def store(self, header: Mapping[str, Any]) -> ClientStore:
         """Return where clients keep what they keep from round to round."""
         lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
         return ClientStore(self.site.state, lineage)
+
+    def personal_store(self, header: Mapping[str, Any]) -> ClientStore | None:
+        """Return where clients keep their personal models, if they keep any."""
+        method = self.personalization
+        return self.store(header) if method is not None and method.keeps else None
 
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""
@@ -69,7 +79,13 @@ class Learner:
         self.device = device_of(node.settings.train.device)
         self.objective: Objective = node.source.task.objective(shared)
         self.data = lru_cache(maxsize=CACHED_CLIENTS)(self._data)
-        self._told: tuple[ArrayRecord, State] | None = None
+        self._told: tuple[ArrayRecord, dict[int, State]] | None = None
+        self._method = node.personalization
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What of the model travels."""
+        return layout_of(self.settings, self._source.task.spec(self._shared))
 
     @cached_property
     def model(self) -> FlatModel:
@@ -87,16 +103,36 @@ class Learner:
         """The model's layers as they were built, without values of its own."""
         return self._build()
 
-    def load(self, arrays: RecordType, model: FlatModel | None = None) -> FlatModel:
-        """Return a model with the values of `arrays`, which a cohort decodes once."""
+    @property
+    def trainable(self) -> Tensor:
+        """1 for each of the values that travel which is trained, and 0 for the others."""
+        return self.layout.of(self.model.trainable)
+
+    def models(self, arrays: RecordType, model: FlatModel | None = None) -> Models:
+        """Return the models that the server sent, to be loaded into one."""
+        return Models(self._method, self.objective, partial(self.load, arrays, model))
+
+    def load(
+        self,
+        arrays: RecordType,
+        model: FlatModel | None = None,
+        kept: Mapping[str, Tensor] | None = None,
+        number: int = 0,
+    ) -> FlatModel:
+        """Return a model with the values of `arrays`, which a cohort decodes once.
+
+        What of it does not travel is what the client kept; of several models it is the one of
+        this number.
+        """
         model = model or self.model
         if self._told is None or self._told[0] is not arrays:
             if not isinstance(arrays, ArrayRecord):
                 raise FedproofError("the server's message holds no model.")
-            self._told = (arrays, {key: values_of(array) for key, array in arrays.items()})
+            state = {key: values_of(array) for key, array in arrays.items()}
+            self._told = (arrays, apart(state))
         try:
-            model.load(self._told[1])
-        except RuntimeError as error:
+            model.load(self.layout.complete(self._told[1][number], kept or {}))
+        except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise FedproofError(f"the server's model does not fit this task: {reason}") from None
         return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from client_app.node import Node
 from conf.errors import FedproofError
 from task.arrays import record_of, values_of
 from task.base import Examples
-from task.client_update import update_of
 from task.client_update.base import Update, Vectors, Work
+from task.personalization import clients_half
 from task.privacy.base import Released
 from task.privacy.client_dp import ClippedUpdate
 from task.privacy.dpsgd import Mechanism
@@ -48,7 +49,7 @@ class Training:
         self._clock = Stopwatch()
         self._learner = node.learner(cohort.header)
         self._leaving = Leaving(node, cohort, self._learner, self._clock)
-        self._update = update_of(node.settings)
+        self._update = clients_half(node.settings)
         keeps = node.settings.train.keep_optimizer or node.guard.adapts or self._update.keeps
         self._store = node.store(cohort.header) if keeps else None
         self._parts: dict[str, RecordDict] = {}
@@ -141,17 +142,20 @@ class Training:
             data = self._data(client)
             mechanism = self._mechanism(client, len(data))
             layers = self._learner.private if isinstance(mechanism, Mechanism) else None
-            model = self._learner.load(self._cohort.parts[client]["arrays"], layers)
+            models = self._learner.models(self._cohort.parts[client]["arrays"], layers)
+            kept, chosen = self._recall(client), models.choose(data)
+            model = models.load(kept, chosen)
             differs = isinstance(mechanism, ClippedUpdate) or self._leaving.secure is not None
-            start = model.values().clone() if differs else None
+            start = self._learner.layout.of(model.values()).clone() if differs else None
             seed, mu = self._told(client)
             work = Work(
                 model, data, self._learner.objective, self._settings.train, seed, mu,
                 mechanism if isinstance(mechanism, Mechanism) else None,
-                self._vectors(client), self._recall(client),
+                self._vectors(client), kept,
             )  # fmt: skip
             with self._clock.stage("training"):
                 update = self._update.run(work)
+            update = replace(update, number=chosen)
             self._finish(client, update, len(data), (mechanism, start))
 
     def _together(self, group: list[str]) -> None:

@@ -77,7 +77,11 @@ def strategy_state(strategy: Strategy) -> tuple[Tensors, dict[str, Any]]:
     tree: dict[str, Any] = {}
     for name, value in vars(strategy).items():
         try:
-            tree[name] = _flatten(value, name, tensors)
+            if _strategies(value):
+                inner = [_inner(each, f"{name}.{i}", tensors) for i, each in enumerate(value)]
+                tree[name] = {"strategies": inner}
+            else:
+                tree[name] = _flatten(value, name, tensors)
         except TypeError:
             continue
     return tensors, tree
@@ -86,7 +90,12 @@ def strategy_state(strategy: Strategy) -> tuple[Tensors, dict[str, Any]]:
 def restore_strategy(strategy: Strategy, tensors: Tensors, tree: Mapping[str, Any]) -> None:
     """Give a freshly built strategy the state that `strategy_state` returned."""
     for name, node in tree.items():
-        setattr(strategy, name, _restore(node, tensors))
+        if "strategies" in node:
+            for i, inner in enumerate(node["strategies"]):
+                part = under(f"{name}.{i}", tensors)
+                restore_strategy(getattr(strategy, name)[i], part, inner)
+        else:
+            setattr(strategy, name, _restore(node, tensors))
 
 
 def prefixed(prefix: str, tensors: Tensors) -> Tensors:
@@ -98,6 +107,17 @@ def under(prefix: str, tensors: Tensors) -> Tensors:
     """Return the tensors below ``prefix/``, without it."""
     start = f"{prefix}/"
     return {key.removeprefix(start): v for key, v in tensors.items() if key.startswith(start)}
+
+
+def _strategies(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Strategy) for item in value)
+
+
+def _inner(strategy: Strategy, where: str, tensors: Tensors) -> dict[str, Any]:
+    """Move the arrays of one strategy of several into `tensors`; return its tree."""
+    found, tree = strategy_state(strategy)
+    tensors |= prefixed(where, found)
+    return tree
 
 
 def _flatten(value: Any, where: str, tensors: Tensors) -> Any:

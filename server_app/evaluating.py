@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from server_app.federation.validation import (
     same_metrics,
     sift,
 )
-from task.evaluation import add
-from task.objectives import Objective, Statistics
+from task.evaluation import add, pooled
+from task.metric_names import CLUSTER, GLOBAL
+from task.objectives import LOWER_IS_BETTER, Objective, Statistics
 
 Rows = list[dict[str, Any]]
 
@@ -64,9 +65,10 @@ class Evaluation:
             raise FedproofError(f"round {number}: no client could evaluate ({reasons(failed)}).")
         weighted = strategy.aggregate_evaluate(number, same_metrics(valid))
         return {
-            "held_out": self._objective.pooled(self._sums),
+            "held_out": pooled(self._objective, self._sums),
             "weighted": dict(weighted or {}),
-            "mean": _mean(self.rows),
+            "mean": mean_of(self.rows),
+            "worst_decile": worst_decile(self.rows),
             "evaluated": len(valid),
             "evaluation_failed": failed,
         }
@@ -76,16 +78,35 @@ class Evaluation:
             metrics = check_metrics(reply.content, self._roster.members[client].test)
             statistics = check_statistics(reply.content)
             try:
-                self._objective.pooled(statistics)
+                pooled(self._objective, statistics)
                 self._sums = add(self._sums, statistics)
             except (KeyError, IndexError, ArithmeticError, ValueError, RuntimeError):
                 raise InvalidAnswerError("its statistics do not fit the task") from None
             self.rows.append({"round": number, "client": client, **metrics})
+            # Whose model a client took is nothing to average.
+            if CLUSTER in metrics:
+                del metrics[CLUSTER]
 
         return take
 
 
-def _mean(rows: Rows) -> Mapping[str, float]:
-    """Unweighted mean over clients of each metric, over those for which it is defined."""
-    keys = sorted({key for row in rows for key in row} - {"round", "client", "num-examples"})
-    return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
+def mean_of(rows: Rows) -> dict[str, float]:
+    """Return each metric's unweighted mean over the clients for which it is defined."""
+    return {key: float(np.mean(values)) for key, values in _columns(rows).items()}
+
+
+def worst_decile(rows: Rows) -> dict[str, float]:
+    """Return each metric's mean over the worst tenth of the clients, rounded up."""
+    worst = {}
+    for key, values in _columns(rows).items():
+        lower = key.removeprefix(GLOBAL) in LOWER_IS_BETTER
+        ordered = sorted(values, reverse=lower)
+        worst[key] = float(np.mean(ordered[: -(-len(ordered) // 10)]))
+    return worst
+
+
+def _columns(rows: Rows) -> dict[str, list[float]]:
+    """Return the values of each metric."""
+    others = {"round", "client", "num-examples", CLUSTER}
+    keys = sorted({key for row in rows for key in row} - others)
+    return {key: [row[key] for row in rows if key in row] for key in keys}

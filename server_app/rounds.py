@@ -32,8 +32,8 @@ from server_app.training import Training
 from server_app.vectorizing import choose_stack
 from task.arrays import values_of
 from task.base import Task
-from task.flat import build_model
 from task.objectives import Objective
+from task.personalization import initial_state
 
 MOST_LOST = 3
 """Rounds in a row without a sum that end a run."""
@@ -97,8 +97,8 @@ class RoundLoop:
             sum_suffices=self.sum_suffices,
         )  # fmt: skip
         if arrays is None:
-            model = build_model(self.settings, self.task.spec(self._shared))
-            arrays = checkpoint.to_arrays({k: v.numpy() for k, v in model.state_dict().items()})
+            initial = initial_state(self.settings, self.task.spec(self._shared))
+            arrays = checkpoint.to_arrays(initial)
         started = start_facts(self.settings, self.roster, arrays)
         self.recorder.start(
             {**started, "done": self.done, "digests": self.digests, "clients_at_once": self._stack},

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from conf.compose import compose, split_overrides
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings
+from server_app.clustered import Clustered
 from server_app.evidence.events import announce, watched, watching
 from server_app.evidence.progress import Progress
 from server_app.evidence.recorder import Recorder, run_directory
@@ -19,6 +20,7 @@ from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.polling import PolledGrid
 from server_app.rounds import RoundLoop
 from server_app.secure.protection import require_compatible
+from task.personalization import personalization_of
 from task.registry import find
 from task.source import load_task
 
@@ -38,6 +40,10 @@ def run_federation(grid: Grid, context: Context) -> None:
         strategy = module.build(settings.strategy.options)
         require_compatible(settings, module)
         sum_suffices = getattr(module, "SUM_SUFFICES", False)
+        method = personalization_of(settings)
+        if method is not None and method.clusters:
+            each = [module.build(settings.strategy.options) for _ in range(method.clusters)]
+            strategy, sum_suffices = Clustered(each, sum_suffices=sum_suffices), False
         directory = run_directory(settings, context.run_id)
         recorder = Recorder(directory, settings, overrides)
         with _narrated(settings, directory):

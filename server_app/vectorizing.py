@@ -14,11 +14,11 @@ import torch
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings, Vectorize
 from task.base import Examples, Task
-from task.client_update import update_of
 from task.device import CPU, device_of
 from task.flat import FlatModel, build_model
 from task.kernels import accelerate
 from task.objectives import MultiClass
+from task.personalization import clients_half
 from task.privacy.policy import mechanism_of
 from task.privacy.record_dp import RecordDP
 from task.stacked import dense_layers, obstacle, stack_size, train_stacked
@@ -61,8 +61,10 @@ def choose_stack(
     reason = obstacle(module, settings.train)
     if isinstance(mechanism_of(settings), RecordDP):
         reason = f"privacy={settings.privacy.name} looks at each example"
-    if not update_of(settings).stackable:
+    if not clients_half(settings).stackable:
         reason = f"strategy={settings.strategy.name} trains each client its own way"
+        if settings.personalization.name != "none":
+            reason = f"personalization={settings.personalization.name} has models of clients' own"
     # Of this machine: simulations have their workers here, and SuperNodes are not stacked.
     device = device_of(settings.train.device)
     size = stack_size(module, device)

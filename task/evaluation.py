@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from task.base import Examples
+from task.metric_names import GLOBAL
 from task.objectives import Metrics, Objective, Statistics
 
 BATCH = 512
@@ -19,6 +21,23 @@ class Evaluated:
 
     metrics: Metrics
     statistics: Statistics
+
+
+def beside(own: Evaluated, shared: Evaluated) -> Evaluated:
+    """Return the figures of a client's own model and of the global one in one."""
+    return Evaluated(
+        own.metrics | {GLOBAL + key: value for key, value in shared.metrics.items()},
+        own.statistics | {GLOBAL + key: value for key, value in shared.statistics.items()},
+    )
+
+
+def pooled(objective: Objective, sums: Mapping[str, list[float]]) -> Metrics:
+    """Return the metrics of the union of the rows behind `sums`, the global model's beside."""
+    shared = {k.removeprefix(GLOBAL): v for k, v in sums.items() if k.startswith(GLOBAL)}
+    metrics = objective.pooled({k: v for k, v in sums.items() if not k.startswith(GLOBAL)})
+    if not shared:
+        return metrics
+    return metrics | {GLOBAL + key: value for key, value in objective.pooled(shared).items()}
 
 
 @torch.inference_mode()

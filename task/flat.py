@@ -6,6 +6,7 @@ however many layers there are; the module's parameters are views into it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any, cast
 
@@ -86,9 +87,14 @@ class FlatModel:
         """Return a copy of the module's state dict."""
         return {key: value.detach().clone() for key, value in self.module.state_dict().items()}
 
-    def state_of(self, values: Tensor) -> dict[str, Tensor]:
-        """Return `values`, in the order of `values()`, as a state dict of copies."""
+    def state_of(self, values: Tensor, keys: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Return `values`, in the order of `values()`, as a state dict of copies.
+
+        With `keys` they are the values of no more than those.
+        """
         state = self.module.state_dict()
+        if keys is not None:
+            state = {key: state[key] for key in keys}
         parts = torch.split(values.detach(), [value.numel() for value in state.values()])
         return {
             key: part.view_as(value).to(value.dtype, copy=True)

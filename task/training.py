@@ -50,6 +50,7 @@ def train(
     seed: int,
     proximal_mu: float = 0.0,
     memory: Memory | None = None,
+    anchor: Tensor | None = None,
 ) -> Trained:
     """Train `model` in place.
 
@@ -67,8 +68,10 @@ def train(
         FedProx (Li et al. 2020, eq. 2): adds mu/2 · ‖w - w_global‖² to the loss.
     memory : dict of str to Tensor, or None
         What the optimiser remembered at the end of an earlier training; changed in place.
+    anchor : Tensor, shape (p,), or None
+        What the proximal term draws to; None: what the model holds at the start.
     """
-    start = model.vector.detach().clone() if proximal_mu else None
+    start = model.vector.detach().clone() if proximal_mu and anchor is None else anchor
     device = model.vector.device
     total, steps = torch.zeros((), dtype=torch.float64, device=device), 0
     model.module.train()

@@ -109,10 +109,12 @@ class Recorder:
             "task": settings.task.name,
             "model": settings.model.name,
             "strategy": settings.strategy.name,
+            "personalization": settings.personalization.name,
             "partition": settings.partition.name,
             "engine": settings.federation.engine.value,
             "seed": settings.seed,
             **facts,
+            **self._clients_figures(facts["evaluated_round"]),
             **self._totals,
             "parameters": run["parameters"],
             "digests": run["digests"],
@@ -121,6 +123,12 @@ class Recorder:
         files.write_json(self.directory / files.SUMMARY, summary)
         self._scalars.close()
         self._announce("summary", {**summary, "server_directory": run["server_directory"]})
+
+    def _clients_figures(self, number: int) -> dict[str, Any]:
+        """Return the clients' mean, and that of the worst tenth of them, in a round."""
+        lines = files.read_lines(self.directory / files.METRICS)
+        line = next((line for line in lines if line["round"] == number), {})
+        return {name: line[name] for name in ("mean", "worst_decile") if name in line}
 
     def totals(self) -> dict[str, int]:
         """Return the sums over rounds, for a checkpoint."""

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from server_app.evidence import files
+from task.metric_names import GLOBAL
 
 MOST_CLIENTS = 40
 """Clients in a table; of more, the best and the worst are shown."""
@@ -56,11 +57,7 @@ def budget_table(privacy: Mapping[str, Any] | None) -> Table | None:
 
 def result_table(summary: Mapping[str, Any]) -> Table:
     """Return what a run achieved, and what it cost."""
-    title = f"{summary['task']} · {summary['strategy']} · round {summary['evaluated_round']}"
-    table = Table("held out, all clients", "", title=title, title_justify="left")
-    for name, value in sorted(summary["held_out"].items()):
-        table.add_row(name, f"{value:.4f}")
-    table.add_section()
+    table = _figures_table(summary)
     if privacy := summary.get("privacy"):
         table.add_row(f"ε per {privacy['unit']}, at most", f"{privacy['epsilon_most']:.3f}")
         table.add_row("δ", f"{privacy['delta']:g}")
@@ -73,6 +70,29 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     table.add_row(f"sent to clients{purpose}", human_bytes(summary["bytes_down"]))
     table.add_row(f"sent by clients{purpose}", human_bytes(summary["bytes_up"]))
     table.add_row("seconds", f"{summary['seconds']:.1f}")
+    return table
+
+
+def _figures_table(summary: Mapping[str, Any]) -> Table:
+    """Return the held-out figures; where clients have models of their own, the global one's beside.
+
+    Of one metric there is then also the clients' mean, and that of the worst tenth of them.
+    """
+    held_out, metric = summary["held_out"], summary["metric"]
+    personal = summary.get("personalization", "none") != "none"
+    names = [summary["task"], summary["strategy"], *[summary["personalization"]] * personal]
+    title = " · ".join([*names, f"round {summary['evaluated_round']}"])
+    columns = ["personal", "global"] if f"{GLOBAL}{metric}" in held_out else [""]
+    table = Table("held out, all clients", *columns, title=title, title_justify="left")
+    rows = {name: (held_out, name) for name in sorted(held_out) if not name.startswith(GLOBAL)}
+    for name, label in (("mean", "mean of clients"), ("worst_decile", "worst tenth")):
+        # Sums that hide the clients' answers have neither.
+        if personal and summary.get(name):
+            rows[f"{metric}, {label}"] = (summary[name], metric)
+    for label, (figures, name) in rows.items():
+        found = [figures.get(prefix + name) for prefix in ("", GLOBAL)[: len(columns)]]
+        table.add_row(label, *("–" if value is None else f"{value:.4f}" for value in found))
+    table.add_section()
     return table
 
 
@@ -98,6 +118,12 @@ def profile_table(run_dir: Path) -> Table | None:
     return table
 
 
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
 def metrics_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
     """Return one row per client; of many clients, the worst and best by `metric`."""
     ordered = sorted(rows, key=lambda row: row["client"])
@@ -106,9 +132,12 @@ def metrics_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
         ranked = sorted(rows, key=lambda row: row.get(metric, 0.0))
         ordered = [*ranked[: MOST_CLIENTS // 2], *ranked[-MOST_CLIENTS // 2 :]]
     names = sorted({key for row in rows for key in row} - {"round", "client", "num-examples"})
+    if f"{GLOBAL}{metric}" in names:
+        # Two models' figures are too many for a terminal.
+        names = [metric, f"{GLOBAL}{metric}", "loss", f"{GLOBAL}loss"]
     caption = f"{left_out} clients in between are in {files.CLIENTS}" if left_out > 0 else None
     table = Table("client", "held out", *names, caption=caption)
     for row in ordered:
-        values = [f"{row[name]:.4f}" if name in row else "–" for name in names]
+        values = [_cell(row.get(name)) for name in names]
         table.add_row(str(row["client"]), str(row["num-examples"]), *values)
     return table

@@ -115,7 +115,8 @@ class Reduction:
 
 
 def _flat(arrays: Iterable[Array]) -> Tensor:
-    return torch.from_numpy(np.concatenate([values_of(array).reshape(-1) for array in arrays]))
+    parts = [values_of(array).reshape(-1) for array in arrays]
+    return torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0)
 
 
 def _weight(content: RecordDict) -> int:

@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from numpy.typing import NDArray
 
 from task.arrays import values_of
+from task.clusters import apart, joined, numbered
 from task.wire import records
 
 
@@ -23,13 +24,15 @@ class Reference:
     Parameters
     ----------
     arrays : ArrayRecord
-        The global model.
+        The global model, or several of which an update is about one.
     """
 
     def __init__(self, arrays: ArrayRecord) -> None:
-        self._arrays = {
-            key: (tuple(array.shape), np.dtype(array.dtype)) for key, array in arrays.items()
-        }
+        whole = {key: (tuple(a.shape), np.dtype(a.dtype)) for key, a in arrays.items()}
+        self._models = [whole]
+        models = apart(whole)
+        if joined(list(models.values())) == whole:
+            self._models = [numbered(model, number) for number, model in models.items()]
 
     def check_update(self, content: RecordDict, rows: int) -> None:
         """Refuse an update that is malformed, not finite, or weighs more than its rows.
@@ -54,9 +57,10 @@ class Reference:
 
     def _check_arrays(self, arrays: ArrayRecord) -> None:
         # The order counts: some strategies take arrays by position.
-        if list(arrays) != list(self._arrays):
+        model = next((m for m in self._models if list(m) == list(arrays)), None)
+        if model is None:
             raise InvalidAnswerError("its model has other parameters than the global model")
-        for key, (shape, dtype) in self._arrays.items():
+        for key, (shape, dtype) in model.items():
             values = decode(arrays[key], key)
             if values.shape != shape:
                 raise InvalidAnswerError(f"'{key}' has shape {values.shape}, not {shape}")

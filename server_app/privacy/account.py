@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from conf.errors import FedproofError
-from conf.schema import Settings
+from conf.schema import Scaling, Settings
 from server_app.checkpoint import Tensors
 from server_app.federation.reduction import WEIGHT, Reduction
 from server_app.federation.roster import Roster
@@ -23,11 +23,15 @@ from task.privacy.policy import mechanism_of
 
 EVALUATION = "held-out rows, on which models are evaluated, are not protected"
 ASSUMPTIONS = {
-    "record": "numbers of rows are public; training losses are not sent; statistics are told only "
-    f"of what task.scaling needs; {EVALUATION}",
+    "record": "numbers of rows, and the columns and categories that clients agree on, are public; "
+    f"training losses are not sent; {EVALUATION}",
     "client": "numbers of rows are public; every client adds its own noise; training losses are "
     f"not sent; {EVALUATION}",
 }
+STANDARDISED = (
+    "the means and deviations by which each client standardises its own features are taken as given"
+)
+"""Changing a record moves them a little, and with them the other records: no ε counts that."""
 Draw = Callable[[Sequence[str], float], list[str]]
 """Draws so large a share of some clients."""
 
@@ -58,6 +62,7 @@ class Account:
 
     def __init__(self, settings: Settings) -> None:
         self._privacy = mechanism_of(settings)
+        self._standardises = settings.task.scaling is Scaling.local
         self._solved = settings.rounds if settings.privacy.options.get("epsilon") else None
         self._fraction = settings.federation.fraction
         self._spends: dict[str, list[Spend]] = {}
@@ -156,7 +161,9 @@ class Account:
 
     def _assumptions(self) -> str:
         assert self._privacy is not None
-        return ASSUMPTIONS[self._privacy.unit]
+        unit = self._privacy.unit
+        given = [STANDARDISED] if self._standardises and unit == "record" else []
+        return "; ".join([*given, ASSUMPTIONS[unit]])
 
     def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the ε of this run, and of all that is in the ledgers."""

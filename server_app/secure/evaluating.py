@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from server_app.federation.grid import ClientGrid
 from server_app.secure.collected import Collector, Purpose, Upcoming, anything
+from task.evaluation import pooled
 from task.objectives import Objective
 
 
@@ -53,4 +54,4 @@ class SecureEvaluation:
         if not collected.sums:
             return {**line, "evaluation_abandoned": collected.abandoned}
         (total,) = collected.sums
-        return {**line, "held_out": self._objective.pooled(total.figures)}
+        return {**line, "held_out": pooled(self._objective, total.figures)}

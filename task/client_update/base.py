@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -83,11 +83,14 @@ class Update:
         What training did; its memory is what the client keeps.
     sent : mapping of str to Tensor
         Vectors that go to the server beside the model.
+    number : int
+        Which of the server's models was trained, where it has several.
     """
 
     values: Tensor
     trained: Trained
     sent: Vectors = field(default_factory=dict)
+    number: int = 0
 
 
 class ClientUpdate:
@@ -101,8 +104,8 @@ class ClientUpdate:
         Whether `task.stacked.train_stacked` does the same for several clients at once.
     """
 
-    keeps: ClassVar[bool] = False
-    stackable: ClassVar[bool] = True
+    keeps: bool = False
+    stackable: bool = True
 
     def run(self, work: Work) -> Update:
         """Train one client."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from conf.errors import FedproofError
-from conf.schema import Scaling, Settings
+from conf.schema import Settings
+from task.disclosure import told_sums
 from task.options import INFINITY, real
 from task.privacy.accounting import RELATION, Spend, solve_sigma
 
@@ -74,11 +75,8 @@ class Privacy(ABC):
         self.max_epsilon = INFINITY
         if options["max_epsilon"] is not None:
             self.max_epsilon = real(options, "privacy.max_epsilon", positive=True)
-        if settings.task.scaling is Scaling.federated:
-            raise FedproofError(
-                "task.scaling=federated tells sums over records without noise, which "
-                f"privacy={name} does not allow: choose task.scaling=local."
-            )
+        if told := told_sums(settings.task):
+            raise FedproofError(f"privacy={name} does not noise what is told beforehand; {told}.")
 
     @property
     def adapts(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from conf.errors import FedproofError
-from conf.schema import Scaling, Settings
+from conf.schema import Settings
+from task.disclosure import told_sums
 from task.registry import find
 from task.secure.he import HE
 from task.secure.secagg import SecAgg
@@ -21,9 +22,7 @@ def protection_of(settings: Settings) -> Protection | None:
     """
     built = find("task.secure", settings.aggregation.name).build(settings)
     assert built is None or isinstance(built, Protection)
-    if built is not None and settings.task.scaling is Scaling.federated:
-        raise FedproofError(
-            "task.scaling=federated tells the server sums over each client's rows, which "
-            f"aggregation={settings.aggregation.name} is to hide: choose task.scaling=local."
-        )
+    if built is not None and (told := told_sums(settings.task)):
+        name = settings.aggregation.name
+        raise FedproofError(f"aggregation={name} does not hide what is told beforehand; {told}.")
     return built

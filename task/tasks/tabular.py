@@ -146,7 +146,7 @@ class Task(task.base.Task["pandas.DataFrame"]):
         return np.unique(np.array(encoding.spell(target)), return_inverse=True)[1].astype(np.int64)
 
     def _describe_target(self, target: pandas.Series[Any]) -> Json:
-        """Return the distinct values if they may be classes, and the sums of a numeric target.
+        """Return the distinct values if they may be classes, the sums if it may be a quantity.
 
         Of a quantity no value is told: distinct values would be as good as the rows.
         """
@@ -154,7 +154,8 @@ class Task(task.base.Task["pandas.DataFrame"]):
         told: Json = {"numeric": numeric, "moments": None, "values": None}
         if numeric:
             values = encoding.numbers(target)
-            told["moments"] = encoding.sums_of(values)
+            if self._kind in ("auto", "regression"):
+                told["moments"] = encoding.sums_of(values)
         distinct = sorted({str(text) for text in encoding.spell(target)})
         most = encoding.MAX_CATEGORIES
         if numeric and self._kind == "auto":

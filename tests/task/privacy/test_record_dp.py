@@ -34,7 +34,8 @@ def test_what_was_spent_composes_over_rounds(federate):
             assert told["ledger_epsilon"][client] == pytest.approx(cost, abs=1e-3)
         assert "loss" not in line["train"]
     assert ran.summary["privacy"]["epsilon"] == ran.rounds[-1]["privacy"]["epsilon"]
-    assert "not protected" in ran.summary["privacy"]["assumptions"]
+    for assumed in ("not protected", "standardises its own features"):
+        assert assumed in ran.summary["privacy"]["assumptions"]
 
 
 def test_a_restart_in_the_middle_forgets_nothing(federate):
@@ -131,7 +132,7 @@ def test_an_answer_without_its_cost_does_not_count(federate):
         (("privacy.delta=0.0",), r"privacy.delta must lie in \(0, 1\)"),
         (("privacy.clip=0.0",), "privacy.clip must be positive"),
         (("privacy.clipping=round",), "privacy.clipping must be one of flat, per_layer"),
-        (("task.scaling=federated",), "without noise.*choose task.scaling=local"),
+        (("task.scaling=federated",), "not noise.*choose task.scaling=local"),
         (("train.max_grad_norm=1.0",), "leave train.max_grad_norm out"),
         (("privacy.quantile=0.5", "privacy.clipping=per_layer"), "adapts one clip"),
         (("privacy.quantile=1.0",), r"privacy.quantile must lie in \(0, 1\)"),

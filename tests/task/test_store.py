@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_app.state import ClientStore
 from conf.errors import FedproofError
+from task.store import ClientStore
 from tests.flower import ROOT
 
 RUN = [("run", 0)]
@@ -89,7 +89,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     store.save(CLIENT, 1, value(1), checkpointed=0)
     before = files(tmp_path)
     script = (
-        "import sys, torch; from pathlib import Path; from client_app.state import ClientStore\n"
+        "import sys, torch; from pathlib import Path; from task.store import ClientStore\n"
         "ClientStore(Path(sys.argv[1]), [('run', 0)]).save("
         f"{CLIENT!r}, 2, {{'velocity': torch.zeros(100_000)}}, 1)"
     )
