@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
@@ -19,6 +19,8 @@ from task.objectives import Objective
 
 Memory = dict[str, Tensor]
 """What an optimiser remembers from step to step, by name: momentum, or Adam's moments."""
+Penalty = Callable[[Tensor], Tensor]
+"""What is added to a batch's loss after the model saw it, from the positions of its rows."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def train(
     seed: int,
     proximal_mu: float = 0.0,
     memory: Memory | None = None,
+    drift: Tensor | None = None,
+    penalty: Penalty | None = None,
 ) -> Trained:
     """Train `model` in place.
 
@@ -66,21 +70,29 @@ def train(
         FedProx (Li et al. 2020, eq. 2): adds mu/2 · ‖w - w_global‖² to the loss.
     memory : dict of str to Tensor, or None
         What the optimiser remembered at the end of an earlier training; changed in place.
+    drift : Tensor, shape (p,), or None
+        Added to each gradient: the gradient of a linear term of the loss.
+    penalty : callable or None
+        A further term of each batch's loss; the loss reported is without it.
     """
     start = model.vector.detach().clone() if proximal_mu else None
     device = model.vector.device
     total, steps = torch.zeros((), dtype=torch.float64, device=device), 0
     model.module.train()
-    plain = proximal_mu == 0 and config.max_grad_norm is None
+    shaped = proximal_mu != 0 or config.max_grad_norm is not None or drift is not None
+    plain = not shaped and penalty is None
     with seeded(seed, device), optimizing(model, config, memory or {}, plain) as optimizer:
         for index in batches(len(examples), config):
             rows = index.to(device)
             batch = Examples(examples.x[rows], examples.y[rows])
             optimizer.zero_grad()
             loss = objective.loss(model.module(batch.x), batch.y).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if not plain:
-                shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
+            whole = loss if penalty is None else loss + penalty(rows)
+            whole.backward()  # type: ignore[no-untyped-call]
+            if shaped:
+                shape_gradient(
+                    model.gradient, model.vector.detach(), start, config, proximal_mu, drift=drift
+                )
             optimizer.step()
             total += loss.detach()
             steps += 1
@@ -109,9 +121,15 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
 
 
 def shape_gradient(
-    gradient: Tensor, values: Tensor, start: Tensor | None, config: TrainConfig, mu: float
+    gradient: Tensor,
+    values: Tensor,
+    start: Tensor | None,
+    config: TrainConfig,
+    mu: float,
+    *,
+    drift: Tensor | None = None,
 ) -> None:
-    """Add the proximal term to a gradient and clip it, in place.
+    """Add the proximal term to a gradient, clip it, and add the linear term, in place.
 
     Parameters
     ----------
@@ -123,12 +141,16 @@ def shape_gradient(
         With the norm to clip to, each client on its own.
     mu : float
         Weight of the proximal term.
+    drift : Tensor, shape (p,), or None
+        What is added; not clipped, so that what the clients' drifts cancel stays cancelled.
     """
     if start is not None:
         gradient.add_(values - start, alpha=mu)
     if config.max_grad_norm is not None:
         norm = gradient.norm(dim=-1, keepdim=True)
         gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0))
+    if drift is not None:
+        gradient.add_(drift)
 
 
 def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
