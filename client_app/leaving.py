@@ -19,10 +19,8 @@ from task.privacy.client_dp import ClippedUpdate, require_protectable
 from task.privacy.distributed_dp import NoisyUpdate
 from task.profiling import Stopwatch
 from task.secagg.seat import Seat
-from task.wire import Cohort, config, records
+from task.wire import VECTORS, Cohort, config, records
 
-VECTORS = "vectors"
-"""The record of what travels beside models."""
 _ONE = MetricRecord({"num-examples": 1})
 """All that is told of training whose noise protects that a client took part."""
 

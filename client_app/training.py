@@ -12,7 +12,7 @@ from torch import Tensor
 
 from client_app.answering import excused
 from client_app.guard import Moment
-from client_app.leaving import VECTORS, Leaving, require_finite
+from client_app.leaving import Leaving, require_finite
 from client_app.node import Node
 from conf.errors import FedproofError
 from task.arrays import record_of, values_of
@@ -26,7 +26,7 @@ from task.profiling import Stopwatch
 from task.seeding import derive
 from task.stacked import stacks, train_stacked
 from task.training import Memory
-from task.wire import Cohort
+from task.wire import VECTORS, Cohort
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
 from server_app.privacy.account import Account
+from server_app.samplers import Sampler
 from server_app.secure.collected import Collector, Purpose
 from server_app.secure.evaluating import SecureEvaluation
 from server_app.secure.protection import collector_of
@@ -37,6 +38,8 @@ class Phases:
         What the clients' privacy costs; it may draw cohorts its own way.
     run : str
         What was started once.
+    sampler : Sampler
+        Draws who trains.
     sum_suffices : bool
         Whether the strategy needs no more than the weighted mean of the models.
 
@@ -54,12 +57,14 @@ class Phases:
         account: Account,
         run: str,
         *,
+        sampler: Sampler,
         sum_suffices: bool,
     ) -> None:
         self._settings = settings
         self._grid = grid
         self._roster = roster
         self._account = account
+        self._sampler = sampler
         self._sum_suffices = sum_suffices
         size = settings.federation.fraction * len(roster.trainable)
         self._collector: Collector | None = collector_of(settings, grid, run, size)
@@ -79,7 +84,7 @@ class Phases:
 
     def training(self, number: int, clock: Stopwatch) -> Training:
         """Return who trains this round's cohort."""
-        told = (self._grid, self._roster, clock, self._account)
+        told = (self._grid, self._roster, clock, self._account, self._sampler)
         if self._collector is None:
             return Training(*told, sum_suffices=self._sum_suffices)
         upcoming = partial(self._next, number, trained=True)
@@ -111,14 +116,13 @@ class Phases:
         return Purpose("train", number + 1, tuple(self._trainers(number + 1, 0)))
 
     def _trainers(self, number: int, attempt: int) -> list[str]:
-        draw = partial(self._draw, ("train", number, attempt))
+        def draw(clients: Sequence[str], fraction: float) -> list[str]:
+            rows = {client: self._roster.members[client].train for client in clients}
+            return self._sampler.draw(rows, fraction, number, attempt)
+
         return self._account.cohort(self._roster.trainable, draw)
 
     def _evaluators(self, number: int) -> list[str]:
         fraction = self._settings.federation.fraction_evaluate
-        return self._draw(("evaluate", number), self._roster.testable, fraction)
-
-    def _draw(
-        self, labels: tuple[str | int, ...], clients: Sequence[str], fraction: float
-    ) -> list[str]:
-        return sample(clients, fraction, self._settings.seed, *labels)
+        seed = self._settings.seed
+        return sample(self._roster.testable, fraction, seed, "evaluate", number)

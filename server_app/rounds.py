@@ -10,7 +10,6 @@ import secrets
 import time
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -23,15 +22,17 @@ from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
-from server_app.federation.validation import reasons
+from server_app.federation.validation import finite, reasons
 from server_app.phases import Phases
 from server_app.privacy.curator import account_of
 from server_app.profile import EXCHANGE, Profile
+from server_app.samplers import sampler_of
 from server_app.selection import Selection
+from server_app.strategies._moving import acquaint
 from server_app.training import Training
 from server_app.vectorizing import choose_stack
-from task.arrays import values_of
 from task.base import Task
+from task.flat import build_model
 from task.objectives import Objective
 from task.personalization import initial_state
 
@@ -61,6 +62,7 @@ class RoundLoop:
         self.roster = Roster(settings.federation, self.digests)
         self.selection = Selection(settings)
         self.account = account_of(settings, recorder.directory, sum_suffices=sum_suffices)
+        self.sampler = sampler_of(settings)
         self.done = 0
         self.seconds = 0.0
         self._physical = grid
@@ -94,8 +96,10 @@ class RoundLoop:
         self.grid = ClientGrid(self._physical, self.roster, header)
         self.phases = Phases(
             self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
-            sum_suffices=self.sum_suffices,
+            sampler=self.sampler, sum_suffices=self.sum_suffices,
         )  # fmt: skip
+        model = build_model(self.settings, self.task.spec(self._shared))
+        acquaint(self.strategy, self.settings, model, self.roster, self.sampler)
         if arrays is None:
             initial = initial_state(self.settings, self.task.spec(self._shared))
             arrays = checkpoint.to_arrays(initial)
@@ -180,7 +184,7 @@ class RoundLoop:
                 f"round {number}: strategy={self.settings.strategy.name} needs more than "
                 f"{len(answered)} valid answers: raise federation.fraction or federation.clients."
             )
-        return self._finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
+        return finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
 
     def _abandoned(self, training: Training, number: int, failed: dict[str, str]) -> dict[str, Any]:
         """Return the line of a round without a sum.
@@ -214,18 +218,6 @@ class RoundLoop:
             return min(1, len(self.grid.cohort))
         return self.settings.federation.min_clients
 
-    def _finite(self, number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
-        """Return the new model in the old one's key order and types; refuse NaN and infinity."""
-        values = {
-            key: np.asarray(values_of(updated[key]), dtype=np.dtype(array.dtype))
-            for key, array in before.items()
-        }
-        if not all(np.isfinite(value).all() for value in values.values()):
-            raise FedproofError(
-                f"round {number}: the aggregated model is not finite: lower the learning rates."
-            )
-        return checkpoint.to_arrays(values)
-
     def _agree(self) -> dict[str, Any]:
         descriptions = self.roster.descriptions
         if not self.roster.trainable:
@@ -243,6 +235,7 @@ class RoundLoop:
             "stack": self._stack,
             "lineage": self._lineage,
             "privacy": self.account.state(),
+            "sampling": self.sampler.state(),
             "selection": self.selection.facts(),
             "totals": self.recorder.totals(),
             "seconds": self.seconds,
@@ -275,6 +268,7 @@ class RoundLoop:
             self.strategy, checkpoint.under("strategy", tensors), facts["strategy"]
         )
         self.recorder.resume(facts["totals"])
+        self.sampler.restore(facts["sampling"])
         self.account.restore(facts["privacy"], checkpoint.under("noise", tensors))
 
         def model(prefix: str) -> ArrayRecord | None:

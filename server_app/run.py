@@ -19,7 +19,9 @@ from server_app.evidence.recorder import Recorder, run_directory
 from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.polling import PolledGrid
 from server_app.rounds import RoundLoop
+from server_app.samplers import sampler_of
 from server_app.secure.protection import require_compatible
+from task.client_update import update_of
 from task.personalization import personalization_of
 from task.registry import find
 from task.source import load_task
@@ -39,6 +41,8 @@ def run_federation(grid: Grid, context: Context) -> None:
         module = find("server_app.strategies", settings.strategy.name)
         strategy = module.build(settings.strategy.options)
         require_compatible(settings, module)
+        update_of(settings)
+        sampler_of(settings)
         sum_suffices = getattr(module, "SUM_SUFFICES", False)
         method = personalization_of(settings)
         if method is not None and method.clusters:

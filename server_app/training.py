@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from server_app.federation.grid import ClientGrid
-from server_app.federation.reduction import Reduction
+from server_app.federation.reduction import WEIGHT, Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import (
     Reference,
@@ -21,8 +21,11 @@ from server_app.federation.validation import (
 )
 from server_app.privacy.account import Account
 from server_app.profile import EXCHANGE
+from server_app.samplers import Sampler
+from server_app.strategies._moving import Moving
 from task.arrays import record_of
 from task.profiling import Stopwatch
+from task.wire import records
 
 log = logging.getLogger("flwr")
 
@@ -40,6 +43,8 @@ class Training:
         Times the stages.
     account : Account
         What the clients' privacy costs.
+    sampler : Sampler
+        Who drew the cohort: learns losses, and may say what each client counts.
     sum_suffices : bool
         Whether the strategy needs no more than the weighted mean of the models.
 
@@ -57,6 +62,7 @@ class Training:
         roster: Roster,
         clock: Stopwatch,
         account: Account,
+        sampler: Sampler,
         *,
         sum_suffices: bool,
     ) -> None:
@@ -64,6 +70,7 @@ class Training:
         self._roster = roster
         self._clock = clock
         self._account = account
+        self._sampler = sampler
         self._sum_suffices = sum_suffices
         self.privacy: dict[str, Any] = {}
         self.abandoned = ""
@@ -76,11 +83,13 @@ class Training:
         with self._clock.stage("configuration"):
             asked, messages = self._configure(strategy, number, arrays, config)
             reduction = self._reduction(arrays)
-        unit = None if reduction is None else reduction.unit
+        weights = self._weights()
+        # Nodes add up by rows only.
+        unit = None if reduction is None or weights else reduction.unit
         with self._clock.stage(EXCHANGE):
             replies = self._grid.exchange(messages, timeout=timeout, sum_unit=unit)
         with self._clock.stage("validation"):
-            valid, failed = sift(replies, self._grid.name, self._checker(arrays))
+            valid, failed = sift(replies, self._grid.name, self._checker(strategy, arrays))
             totals = self._grid.totals
             if reduction is not None:
                 totals = reduction.usable(totals, failed)
@@ -89,7 +98,10 @@ class Training:
         complete = len(answered) >= (min(1, len(messages)) if self._account.secret else 1)
         with self._clock.stage("aggregation"):
             told = [(c, reply.content) for c, reply in zip(answered, valid, strict=True)]
+            self._learn(told)
             valid = same_metrics(valid)
+            for client, content in told if weights else ():
+                records(content, MetricRecord)[0][WEIGHT] = weights[client]
             if reduction is not None and complete:
                 valid = [reduction.combine(asked, valid, totals)]
             self.privacy = self._account.add(told)
@@ -133,9 +145,20 @@ class Training:
         rows = sum(members[client].train for client in self._grid.cohort)
         return self._account.reduction(arrays, rows)
 
-    def _checker(self, arrays: ArrayRecord) -> Callable[[str, Message], None]:
-        reference = Reference(arrays)
+    def _weights(self) -> dict[str, int]:
+        """Return what clients count, where that is not their rows."""
+        members = self._roster.members
+        rows = {client: members[client].train for client in self._roster.trainable}
+        return self._sampler.weights(rows, self._grid.cohort) or {}
 
+    def _learn(self, told: list[tuple[str, RecordDict]]) -> None:
+        """Let the sampler know the losses of those who tell them."""
+        metrics = {client: records(content, MetricRecord)[0] for client, content in told}
+        self._sampler.learn({c: float(str(m["loss"])) for c, m in metrics.items() if "loss" in m})
+
+    def _checker(self, strategy: Strategy, arrays: ArrayRecord) -> Callable[[str, Message], None]:
+        ours = strategy if isinstance(strategy, Moving) else None
+        reference = Reference(arrays, ours.vectors if ours else None)
         summed = {client for total in self._grid.totals for client in total.clients}
 
         def check(client: str, reply: Message) -> None:
@@ -145,5 +168,7 @@ class Training:
                 check_metrics(reply.content, rows)
             else:
                 reference.check_update(reply.content, rows)
+            if ours:
+                ours.check(reply.content, rows)
 
         return check

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
@@ -20,6 +21,8 @@ from task.objectives import Objective
 
 Memory = dict[str, Tensor]
 """What an optimiser remembers from step to step, by name: momentum, or Adam's moments."""
+Penalty = Callable[[Tensor], Tensor]
+"""What is added to a batch's loss after the model saw it, from the positions of its rows."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def train(
     proximal_mu: float = 0.0,
     memory: Memory | None = None,
     anchor: Tensor | None = None,
+    drift: Tensor | None = None,
+    penalty: Penalty | None = None,
 ) -> Trained:
     """Train `model` in place.
 
@@ -70,37 +75,53 @@ def train(
         What the optimiser remembered at the end of an earlier training; changed in place.
     anchor : Tensor, shape (p,), or None
         What the proximal term draws to; None: what the model holds at the start.
+    drift : Tensor, shape (p,), or None
+        Added to each gradient: the gradient of a linear term of the loss.
+    penalty : callable or None
+        A further term of each batch's loss; the loss reported is without it.
     """
     start = model.vector.detach().clone() if proximal_mu and anchor is None else anchor
     device = model.vector.device
     total, steps = torch.zeros((), dtype=torch.float64, device=device), 0
     model.module.train()
-    plain = proximal_mu == 0 and config.max_grad_norm is None
-    chain = chain_of(model.module, examples.x)
+    shaped = proximal_mu != 0 or config.max_grad_norm is not None or drift is not None
+    plain = not shaped and penalty is None
+    chain = chain_of(model.module, examples.x) if penalty is None else None
     with seeded(seed, device), optimizing(model, config, memory or {}, plain, chain) as optimizer:
         rate = config.lr if isinstance(optimizer, _Fused) else None
         for index in batches(len(examples), config):
             rows = index.to(device)
             batch = Examples(examples.x.index_select(0, rows), examples.y.index_select(0, rows))
             optimizer.zero_grad()
-            total += _differentiate(chain or model.module, batch, objective, rate)
-            if not plain:
-                shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
+            extra = None if penalty is None else partial(penalty, rows)
+            total += _differentiate(chain or model.module, batch, objective, rate, extra)
+            if shaped:
+                shape_gradient(
+                    model.gradient, model.vector.detach(), start, config, proximal_mu, drift=drift
+                )
             optimizer.step()
             steps += 1
     return Trained(loss=float(total) / max(steps, 1), steps=steps, memory=optimizer.memory())
 
 
 def _differentiate(
-    network: Chain | nn.Module, batch: Examples, objective: Objective, rate: float | None
+    network: Chain | nn.Module,
+    batch: Examples,
+    objective: Objective,
+    rate: float | None,
+    extra: Callable[[], Tensor] | None,
 ) -> Tensor:
-    """Add to the parameters' gradients, or step, where `rate` says so; return the mean loss."""
+    """Add to the parameters' gradients, or step, where `rate` says so; return the mean loss.
+
+    `extra` is a further term of the loss, known after the forward pass.
+    """
     if isinstance(network, Chain):
         losses, derivative = objective.gradient(network.forward(batch.x), batch.y)
         network.backward(derivative.div_(len(losses)), rate)
         return losses.mean()
     loss = objective.loss(network(batch.x), batch.y).mean()
-    loss.backward()  # type: ignore[no-untyped-call]
+    whole = loss if extra is None else loss + extra()
+    whole.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
@@ -126,9 +147,15 @@ def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
 
 
 def shape_gradient(
-    gradient: Tensor, values: Tensor, start: Tensor | None, config: TrainConfig, mu: float
+    gradient: Tensor,
+    values: Tensor,
+    start: Tensor | None,
+    config: TrainConfig,
+    mu: float,
+    *,
+    drift: Tensor | None = None,
 ) -> None:
-    """Add the proximal term to a gradient and clip it, in place.
+    """Add the proximal term to a gradient, clip it, and add the linear term, in place.
 
     Parameters
     ----------
@@ -140,12 +167,16 @@ def shape_gradient(
         With the norm to clip to, each client on its own.
     mu : float
         Weight of the proximal term.
+    drift : Tensor, shape (p,), or None
+        What is added; not clipped, so that what the clients' drifts cancel stays cancelled.
     """
     if start is not None:
         gradient.add_(values - start, alpha=mu)
     if config.max_grad_norm is not None:
         norm = gradient.norm(dim=-1, keepdim=True)
         gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0))
+    if drift is not None:
+        gradient.add_(drift)
 
 
 def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:

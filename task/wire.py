@@ -15,6 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 HEADER = "cohort"
 TOTAL = "total"
+VECTORS = "vectors"
+"""The record of what travels beside models."""
 
 
 class WireError(ValueError):

@@ -16,7 +16,7 @@ def sample(clients: Sequence[str], fraction: float, seed: int, *labels: str | in
     clients : sequence of str
         Who is available; their order does not matter.
     fraction : float
-        Share to draw; at least one client, rounded as McMahan et al. 2017 (max(C·K, 1)).
+        Share to draw (`size_of`).
     seed : int
         The run's seed.
     *labels
@@ -28,8 +28,13 @@ def sample(clients: Sequence[str], fraction: float, seed: int, *labels: str | in
         Sorted ids.
     """
     ordered = sorted(clients)
-    size = min(len(ordered), max(1, math.floor(fraction * len(ordered) + 1e-9)))
+    size = size_of(len(ordered), fraction)
     if size == len(ordered):
         return ordered
     chosen = generator(seed, "sample", *labels).choice(len(ordered), size, replace=False)
     return [ordered[i] for i in sorted(chosen)]
+
+
+def size_of(count: int, fraction: float) -> int:
+    """Return a share of some clients, at least one: max(C·K, 1) in McMahan et al. 2017."""
+    return min(count, max(1, math.floor(fraction * count + 1e-9)))

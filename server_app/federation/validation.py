@@ -9,9 +9,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from task.arrays import values_of
+from conf.errors import FedproofError
+from task.arrays import array_of, record_of, values_of
 from task.clusters import apart, joined, numbered
-from task.wire import records
+from task.wire import VECTORS, records
 
 
 class InvalidAnswerError(ValueError):
@@ -25,9 +26,12 @@ class Reference:
     ----------
     arrays : ArrayRecord
         The global model, or several of which an update is about one.
+    vectors : mapping of str to int
+        Names and lengths of the vectors that must come beside the model.
     """
 
-    def __init__(self, arrays: ArrayRecord) -> None:
+    def __init__(self, arrays: ArrayRecord, vectors: Mapping[str, int] | None = None) -> None:
+        self._vectors = dict(vectors or {})
         whole = {key: (tuple(a.shape), np.dtype(a.dtype)) for key, a in arrays.items()}
         self._models = [whole]
         models = apart(whole)
@@ -40,7 +44,8 @@ class Reference:
         Parameters
         ----------
         content : RecordDict
-            One ArrayRecord and one MetricRecord with ``num-examples``.
+            One ArrayRecord, another one of vectors if the strategy wants any, and one
+            MetricRecord with ``num-examples``.
         rows : int
             Training rows of this client, as it said when it joined.
 
@@ -49,11 +54,25 @@ class Reference:
         InvalidAnswerError
             With the reason.
         """
-        models = records(content, ArrayRecord)
+        models = {k: r for k, r in content.items() if isinstance(r, ArrayRecord)}
+        vectors = models.pop(VECTORS, ArrayRecord())
         if len(models) != 1:
             raise InvalidAnswerError("its answer does not hold exactly one model")
-        self._check_arrays(models[0])
+        self._check_arrays(*models.values())
+        self._check_vectors(vectors)
         check_metrics(content, rows)
+
+    def _check_vectors(self, vectors: ArrayRecord) -> None:
+        for key in sorted(set(vectors) ^ set(self._vectors)):
+            fault = "which nobody asked for" if key in vectors else "and must"
+            holds = "holds" if key in vectors else "does not hold"
+            raise InvalidAnswerError(f"its answer {holds} '{key}' beside the model, {fault}")
+        for key, size in self._vectors.items():
+            values = decode(vectors[key], key)
+            if values.shape != (size,) or values.dtype != np.float32:
+                raise InvalidAnswerError(f"its '{key}' does not fit the model")
+            if not np.isfinite(values).all():
+                raise InvalidAnswerError(f"its '{key}' holds NaN or infinity")
 
     def _check_arrays(self, arrays: ArrayRecord) -> None:
         # The order counts: some strategies take arrays by position.
@@ -117,6 +136,25 @@ def same_metrics(replies: list[Message]) -> list[Message]:
         for key in set(record) - common:
             del record[key]
     return replies
+
+
+def finite(number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
+    """Return a round's model in the key order and types of the one before.
+
+    Raises
+    ------
+    FedproofError
+        If it holds NaN or infinity.
+    """
+    values = {
+        key: np.asarray(values_of(updated[key]), dtype=np.dtype(array.dtype))
+        for key, array in before.items()
+    }
+    if not all(np.isfinite(value).all() for value in values.values()):
+        raise FedproofError(
+            f"round {number}: the aggregated model is not finite: lower the learning rates."
+        )
+    return record_of({key: array_of(value) for key, value in values.items()})
 
 
 def decode(array: Array, key: str) -> NDArray[np.generic]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from conf.errors import FedproofError
 from conf.schema import Settings
 from task.client_update.base import ClientUpdate
+from task.privacy.policy import mechanism_of
 from task.registry import find, names
 
 
@@ -13,11 +15,18 @@ def update_of(settings: Settings) -> ClientUpdate:
     Raises
     ------
     FedproofError
-        If its settings are wrong.
+        If its settings are wrong, or it would send what the run's privacy does not protect.
     """
     name = settings.strategy.name
     if name not in names(__name__):
         return ClientUpdate()
     update = find(__name__, name).build(settings)
     assert isinstance(update, ClientUpdate)
+    privacy = mechanism_of(settings)
+    if update.sends and privacy is not None and privacy.unit == "client":
+        raise FedproofError(
+            f"strategy={name} sends '{update.sends[0]}' beside the model, which "
+            f"privacy={settings.privacy.name} neither clips nor noises: choose privacy=record_dp, "
+            "or another strategy."
+        )
     return update

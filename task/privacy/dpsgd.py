@@ -93,11 +93,13 @@ def train_privately(
     seed: int,
     proximal_mu: float = 0.0,
     memory: Memory | None = None,
+    drift: Tensor | None = None,
 ) -> Trained:
     """Train `model` in place, as `task.training.train` does, with `mechanism` for every step.
 
     `seed` is for dropout only. The loss is not reported: it is no release of the mechanism. A clip
-    that adapts is part of the memory.
+    that adapts is part of the memory. `drift` is added after the noise, so it must come from what
+    was released already, such as models of earlier rounds.
     """
     device = model.vector.device
     start = model.vector.detach().clone() if proximal_mu else None
@@ -109,7 +111,8 @@ def train_privately(
         for _ in range(mechanism.steps):
             optimizer.zero_grad()
             release.step()
-            shape_gradient(model.gradient, model.vector.detach(), start, config, proximal_mu)
+            values = model.vector.detach()
+            shape_gradient(model.gradient, values, start, config, proximal_mu, drift=drift)
             optimizer.step()
     kept = optimizer.memory() | clipping.memory()
     return Trained(loss=math.nan, steps=mechanism.steps, memory=kept)

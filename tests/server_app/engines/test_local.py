@@ -138,7 +138,7 @@ def harm(monkeypatch, number, calls):
 SHORT = ("rounds=2", "model.hidden=[8]")
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian", "scaffold"])
 def test_kill_minus_nine_in_mid_round_changes_nothing(strategy, train, monkeypatch):
     told = (*SHORT, f"strategy={strategy}")
     expected, _ = train("one", *told, "federation.workers=1")
