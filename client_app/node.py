@@ -20,6 +20,7 @@ from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.objectives import Objective
+from task.packing import Packing, packing_of
 from task.source import DataSource
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
@@ -47,10 +48,10 @@ class Node:
         self.source = DataSource(site.settings, site.data, site.name, *site.share)
         self.guard = Guard(site)
 
-    def store(self, header: Mapping[str, Any]) -> ClientStore:
+    def store(self, header: Mapping[str, Any], folder: str = "") -> ClientStore:
         """Return where clients keep what they keep from round to round."""
         lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
-        return ClientStore(self.site.state, lineage)
+        return ClientStore(self.site.state / folder, lineage)
 
     def learner(self, header: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on."""
@@ -85,19 +86,29 @@ class Learner:
         """The model's layers as they were built, without values of its own."""
         return self._build()
 
+    @cached_property
+    def packing(self) -> Packing | None:
+        """How updates and models are compressed, if they are."""
+        return packing_of(self.settings, self._source.task.spec(self._shared))
+
     def load(self, arrays: RecordType, model: FlatModel | None = None) -> FlatModel:
         """Return a model with the values of `arrays`, which a cohort decodes once."""
         model = model or self.model
         if self._told is None or self._told[0] is not arrays:
             if not isinstance(arrays, ArrayRecord):
                 raise FedproofError("the server's message holds no model.")
-            self._told = (arrays, {key: values_of(array) for key, array in arrays.items()})
+            self._told = (arrays, self._state(arrays))
         try:
             model.load(self._told[1])
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise FedproofError(f"the server's model does not fit this task: {reason}") from None
         return model
+
+    def _state(self, arrays: ArrayRecord) -> State:
+        if self.packing is not None:
+            return self.packing.state_of(arrays)
+        return {key: values_of(array) for key, array in arrays.items()}
 
     def _build(self) -> nn.Module:
         return build_model(self.settings, self._source.task.spec(self._shared))

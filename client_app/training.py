@@ -70,7 +70,8 @@ class Training:
         total = None
         if self._leaving.total is not None:
             total = record_of({"total": self._leaving.total.array})
-        return Cohort(parts, self._errors, clocked(self._node, self._clock), total)
+        header = clocked(self._node, self._clock) | self._leaving.told
+        return Cohort(parts, self._errors, header, total)
 
     def _rows(self, client: str) -> int | None:
         with excused(self._errors, client):
@@ -142,7 +143,7 @@ class Training:
             mechanism = self._mechanism(client, len(data))
             layers = self._learner.private if isinstance(mechanism, Mechanism) else None
             model = self._learner.load(self._cohort.parts[client]["arrays"], layers)
-            differs = isinstance(mechanism, ClippedUpdate) or self._leaving.secure is not None
+            differs = isinstance(mechanism, ClippedUpdate) or self._leaving.looks_at_updates
             start = model.values().clone() if differs else None
             seed, mu = self._told(client)
             work = Work(

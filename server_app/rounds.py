@@ -34,6 +34,7 @@ from task.arrays import values_of
 from task.base import Task
 from task.flat import build_model
 from task.objectives import Objective
+from task.packing import packing_of
 
 MOST_LOST = 3
 """Rounds in a row without a sum that end a run."""
@@ -91,7 +92,8 @@ class RoundLoop:
         header = {
             **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
         }  # fmt: skip
-        self.grid = ClientGrid(self._physical, self.roster, header)
+        packing = packing_of(self.settings, self.task.spec(self._shared))
+        self.grid = ClientGrid(self._physical, self.roster, header, packing)
         self.phases = Phases(
             self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
             sum_suffices=self.sum_suffices,

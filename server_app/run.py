@@ -19,6 +19,7 @@ from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.polling import PolledGrid
 from server_app.rounds import RoundLoop
 from server_app.secure.protection import require_compatible
+from task.compression import compressors_of
 from task.registry import find
 from task.source import load_task
 
@@ -37,6 +38,7 @@ def run_federation(grid: Grid, context: Context) -> None:
         module = find("server_app.strategies", settings.strategy.name)
         strategy = module.build(settings.strategy.options)
         require_compatible(settings, module)
+        compressors_of(settings)
         sum_suffices = getattr(module, "SUM_SUFFICES", False)
         directory = run_directory(settings, context.run_id)
         recorder = Recorder(directory, settings, overrides)

@@ -9,6 +9,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
+from server_app.federation.compression import Unpacker
 from server_app.federation.grid import ClientGrid
 from server_app.federation.reduction import Reduction
 from server_app.federation.roster import Roster
@@ -80,7 +81,9 @@ class Training:
         with self._clock.stage(EXCHANGE):
             replies = self._grid.exchange(messages, timeout=timeout, sum_unit=unit)
         with self._clock.stage("validation"):
-            valid, failed = sift(replies, self._grid.name, self._checker(arrays))
+            valid, failed = sift(
+                replies, self._grid.name, self._checker(number, arrays, reduction is not None)
+            )
             totals = self._grid.totals
             if reduction is not None:
                 totals = reduction.usable(totals, failed)
@@ -133,13 +136,20 @@ class Training:
         rows = sum(members[client].train for client in self._grid.cohort)
         return self._account.reduction(arrays, rows)
 
-    def _checker(self, arrays: ArrayRecord) -> Callable[[str, Message], None]:
-        reference = Reference(arrays)
-
+    def _checker(
+        self, number: int, arrays: ArrayRecord, updates: bool
+    ) -> Callable[[str, Message], None]:
+        """Return what refuses an answer; a compressed update is made a plain one first."""
+        reference, unpacker = Reference(arrays), None
+        if self._grid.packing is not None:
+            told = (self._grid.packing, arrays, number, self._account.told().get("clip"))
+            unpacker = Unpacker(*told, updates=updates)
         summed = {client for total in self._grid.totals for client in total.clients}
 
         def check(client: str, reply: Message) -> None:
             rows = self._roster.members[client].train
+            if unpacker is not None:
+                unpacker.unpack(client, reply.content)
             self._account.check(reply.content)
             if client in summed:
                 check_metrics(reply.content, rows)

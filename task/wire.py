@@ -15,6 +15,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 HEADER = "cohort"
 TOTAL = "total"
+UNSENT = "unsent"
+"""In a header: the bytes of each client's compressed update that was added up, not sent."""
 
 
 class WireError(ValueError):
