@@ -1,8 +1,10 @@
-"""What leaves a client after training: clipped, noised, hidden, written down, added up."""
+"""What leaves a client after training: clipped, noised, hidden, compressed, added up."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from client_app.guard import Moment
 from client_app.node import Learner, Node
+from client_app.packer import Packer
 from conf.errors import FedproofError
 from task.aggregation import WeightedSum
 from task.arrays import array_of, record_of
@@ -19,7 +22,7 @@ from task.privacy.client_dp import ClippedUpdate, require_protectable
 from task.privacy.distributed_dp import NoisyUpdate
 from task.profiling import Stopwatch
 from task.secagg.seat import Seat
-from task.wire import VECTORS, Cohort, config, records
+from task.wire import UNSENT, VECTORS, Cohort, config, records, wire_bytes
 
 _ONE = MetricRecord({"num-examples": 1})
 """All that is told of training whose noise protects that a client took part."""
@@ -43,6 +46,8 @@ class Leaving:
     ----------
     secure : SecureClients or None
         The clients' part in secure sums, if the run has them.
+    packer : Packer or None
+        Compresses updates, if the run does.
     total : WeightedSum or None
         Where models are added up, if the server wants no more than their sum.
     """
@@ -53,7 +58,19 @@ class Leaving:
         self._learner = learner
         self._clock = clock
         self.secure = node.site.secure(cohort.header)
+        packing = learner.packing
+        self.packer = None if packing is None else Packer(node, cohort, packing)
         self.total = _total(learner, cohort)
+
+    @property
+    def looks_at_updates(self) -> bool:
+        """Whether what leaves depends on where training started, whatever the privacy."""
+        return self.secure is not None or self.packer is not None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the header says besides: the bytes of compressed updates that were added up."""
+        return {UNSENT: self.packer.unsent} if self.packer and self.packer.unsent else {}
 
     def answer(
         self,
@@ -97,18 +114,45 @@ class Leaving:
                 part["privacy"] = self._guard.release(client, mechanism, moment, facts)
         if self.secure is None:
             part["metrics"] = metrics
-            with self._clock.stage("summing"):
-                self._add(part, values, update.number)
+            self._depart(part, (client, number), values, (mechanism, start), update.number)
         if update.sent:
             sent = {name: array_of(vector.cpu().numpy()) for name, vector in update.sent.items()}
             part[VECTORS] = record_of(sent)
         return part
 
-    def _add(self, part: RecordDict, values: Tensor, number: int) -> None:
-        """Add a client's model up, or put it into its answer."""
-        if self.total is None:
+    def _depart(
+        self,
+        part: RecordDict,
+        of: tuple[str, int],
+        values: Tensor,
+        private: tuple[Released | None, Tensor | None],
+        chosen: int,
+    ) -> None:
+        """Put what leaves into a client's answer, compressed if need be, or add it up.
+
+        `of` is the client and the round, `chosen` which model it trained, of several.
+        """
+        if self.packer is None:
             layout, model = self._learner.layout, self._learner.model
-            part["arrays"] = ArrayRecord(layout.state_of(model, values, number))
+            with self._clock.stage("summing"):
+                self._add(part, values, lambda: ArrayRecord(layout.state_of(model, values, chosen)))
+            return
+        mechanism, start = private
+        assert start is not None
+        with self._clock.stage("compression"):
+            if isinstance(mechanism, ClippedUpdate) and not mechanism.local:
+                packed, read = self.packer.pack(*of, values, mechanism.clip)
+            else:
+                packed, read = self.packer.pack(*of, values - start, None)
+        with self._clock.stage("summing"):
+            self._add(part, read, lambda: packed)
+        if self.total is not None:
+            self.packer.unsent[of[0]] = wire_bytes(RecordDict({"arrays": packed}))
+
+    def _add(self, part: RecordDict, values: Tensor, arrays: Callable[[], ArrayRecord]) -> None:
+        """Add a client's values up, or put the arrays that hold them into its answer."""
+        if self.total is None:
+            part["arrays"] = arrays()
         else:
             self.total.add(values.cpu(), int(str(records(part, MetricRecord)[0]["num-examples"])))
 

@@ -21,6 +21,7 @@ from task.flat import FlatModel, State, build_model
 from task.kernels import accelerate
 from task.memory import keep_freed
 from task.objectives import Objective
+from task.packing import Packing, packing_of
 from task.personalization import layout_of, personalization_of
 from task.personalization.layout import Layout
 from task.personalization.models import Models
@@ -54,10 +55,10 @@ class Node:
         self.guard = Guard(site)
         self.personalization = personalization_of(site.settings)
 
-    def store(self, header: Mapping[str, Any]) -> ClientStore:
+    def store(self, header: Mapping[str, Any], folder: str = "") -> ClientStore:
         """Return where clients keep what they keep from round to round."""
         lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
-        return ClientStore(self.site.state, lineage)
+        return ClientStore(self.site.state / folder, lineage)
 
     def personal_store(self, header: Mapping[str, Any]) -> ClientStore | None:
         """Return where clients keep their personal models, if they keep any."""
@@ -108,6 +109,11 @@ class Learner:
         """1 for each of the values that travel which is trained, and 0 for the others."""
         return self.layout.of(self.model.trainable)
 
+    @cached_property
+    def packing(self) -> Packing | None:
+        """How updates and models are compressed, if they are."""
+        return packing_of(self.settings, self._source.task.spec(self._shared))
+
     def models(self, arrays: RecordType, model: FlatModel | None = None) -> Models:
         """Return the models that the server sent, to be loaded into one."""
         return Models(self._method, self.objective, partial(self.load, arrays, model))
@@ -128,14 +134,18 @@ class Learner:
         if self._told is None or self._told[0] is not arrays:
             if not isinstance(arrays, ArrayRecord):
                 raise FedproofError("the server's message holds no model.")
-            state = {key: values_of(array) for key, array in arrays.items()}
-            self._told = (arrays, apart(state))
+            self._told = (arrays, apart(self._state(arrays)))
         try:
             model.load(self.layout.complete(self._told[1][number], kept or {}))
         except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise FedproofError(f"the server's model does not fit this task: {reason}") from None
         return model
+
+    def _state(self, arrays: ArrayRecord) -> State:
+        if self.packing is not None:
+            return self.packing.state_of(arrays)
+        return {key: values_of(array) for key, array in arrays.items()}
 
     def _build(self) -> nn.Module:
         return build_model(self.settings, self._source.task.spec(self._shared))

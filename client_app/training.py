@@ -71,7 +71,8 @@ class Training:
         total = None
         if self._leaving.total is not None:
             total = record_of({"total": self._leaving.total.array})
-        return Cohort(parts, self._errors, clocked(self._node, self._clock), total)
+        header = clocked(self._node, self._clock) | self._leaving.told
+        return Cohort(parts, self._errors, header, total)
 
     def _rows(self, client: str) -> int | None:
         with excused(self._errors, client):
@@ -145,7 +146,7 @@ class Training:
             models = self._learner.models(self._cohort.parts[client]["arrays"], layers)
             kept, chosen = self._recall(client), models.choose(data)
             model = models.load(kept, chosen)
-            differs = isinstance(mechanism, ClippedUpdate) or self._leaving.secure is not None
+            differs = isinstance(mechanism, ClippedUpdate) or self._leaving.looks_at_updates
             start = self._learner.layout.of(model.values()).clone() if differs else None
             seed, mu = self._told(client)
             work = Work(

@@ -40,6 +40,12 @@ def check(settings: Settings) -> None:
         raise FedproofError(
             f"attack={settings.attack.name} is for simulations: nobody's own clients are attacked."
         )
+    if settings.compression.name != "none" and settings.aggregation.name != "none":
+        raise FedproofError(
+            f"compression={settings.compression.name} makes updates that cannot be added up "
+            f"unread, as aggregation={settings.aggregation.name} does: leave it out "
+            "(aggregation.bits=16 halves the bytes of secagg)."
+        )
     if settings.resume and settings.evaluate:
         raise FedproofError("resume= and evaluate= exclude each other: give one of them.")
 

@@ -34,6 +34,7 @@ from server_app.vectorizing import choose_stack
 from task.base import Task
 from task.flat import build_model
 from task.objectives import Objective
+from task.packing import packing_of
 from task.personalization import initial_state
 
 MOST_LOST = 3
@@ -93,7 +94,8 @@ class RoundLoop:
         header = {
             **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
         }  # fmt: skip
-        self.grid = ClientGrid(self._physical, self.roster, header)
+        packing = packing_of(self.settings, self.task.spec(self._shared))
+        self.grid = ClientGrid(self._physical, self.roster, header, packing)
         self.phases = Phases(
             self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
             sampler=self.sampler, sum_suffices=self.sum_suffices,

@@ -22,6 +22,7 @@ from server_app.rounds import RoundLoop
 from server_app.samplers import sampler_of
 from server_app.secure.protection import require_compatible
 from task.client_update import update_of
+from task.compression import compressors_of
 from task.personalization import personalization_of
 from task.registry import find
 from task.source import load_task
@@ -43,6 +44,7 @@ def run_federation(grid: Grid, context: Context) -> None:
         require_compatible(settings, module)
         update_of(settings)
         sampler_of(settings)
+        compressors_of(settings)
         sum_suffices = getattr(module, "SUM_SUFFICES", False)
         method = personalization_of(settings)
         if method is not None and method.clusters:

@@ -9,6 +9,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from server_app.federation.compression import Unpacker
 from server_app.federation.grid import ClientGrid
 from server_app.federation.reduction import WEIGHT, Reduction
 from server_app.federation.roster import Roster
@@ -89,7 +90,8 @@ class Training:
         with self._clock.stage(EXCHANGE):
             replies = self._grid.exchange(messages, timeout=timeout, sum_unit=unit)
         with self._clock.stage("validation"):
-            valid, failed = sift(replies, self._grid.name, self._checker(strategy, arrays))
+            checker = self._checker(strategy, number, arrays, reduction is not None)
+            valid, failed = sift(replies, self._grid.name, checker)
             totals = self._grid.totals
             if reduction is not None:
                 totals = reduction.usable(totals, failed)
@@ -156,13 +158,21 @@ class Training:
         metrics = {client: records(content, MetricRecord)[0] for client, content in told}
         self._sampler.learn({c: float(str(m["loss"])) for c, m in metrics.items() if "loss" in m})
 
-    def _checker(self, strategy: Strategy, arrays: ArrayRecord) -> Callable[[str, Message], None]:
+    def _checker(
+        self, strategy: Strategy, number: int, arrays: ArrayRecord, updates: bool
+    ) -> Callable[[str, Message], None]:
+        """Return what refuses an answer; a compressed update is made a plain one first."""
         ours = strategy if isinstance(strategy, Moving) else None
-        reference = Reference(arrays, ours.vectors if ours else None)
+        reference, unpacker = Reference(arrays, ours.vectors if ours else None), None
+        if self._grid.packing is not None:
+            told = (self._grid.packing, arrays, number, self._account.told().get("clip"))
+            unpacker = Unpacker(*told, updates=updates)
         summed = {client for total in self._grid.totals for client in total.clients}
 
         def check(client: str, reply: Message) -> None:
             rows = self._roster.members[client].train
+            if unpacker is not None:
+                unpacker.unpack(client, reply.content)
             self._account.check(reply.content)
             if client in summed:
                 check_metrics(reply.content, rows)

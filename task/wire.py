@@ -17,6 +17,8 @@ HEADER = "cohort"
 TOTAL = "total"
 VECTORS = "vectors"
 """The record of what travels beside models."""
+UNSENT = "unsent"
+"""In a header: the bytes of each client's compressed update that was added up, not sent."""
 
 
 class WireError(ValueError):

@@ -9,11 +9,13 @@ from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from server_app.federation.compression import pack_models
 from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.reduction import NodeTotal
 from server_app.federation.roster import Roster, read_reply
+from task.packing import Packing
 from task.profiling import Stopwatch
-from task.wire import Cohort, WireError, records, wire_bytes
+from task.wire import UNSENT, Cohort, WireError, records, wire_bytes
 
 CLIENT_FAILED = 2
 """Flower's error code of a ClientApp that raised."""
@@ -30,10 +32,12 @@ class ClientGrid(ExchangeGrid):
         Which node serves which client.
     header : mapping
         What every cohort message says: digests, and what the clients agreed on.
+    packing : Packing or None
+        How models and updates are compressed.
 
     Attributes
     ----------
-    header : dict
+    header, packing
         As given.
     cohort : list of str
         The clients that a strategy sees; set before each exchange.
@@ -46,8 +50,15 @@ class ClientGrid(ExchangeGrid):
         node of its own, so that the figures do not depend on how clients share nodes.
     """
 
-    def __init__(self, grid: Grid, roster: Roster, header: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Roster,
+        header: Mapping[str, Any],
+        packing: Packing | None = None,
+    ) -> None:
         self._grid = grid
+        self.packing = packing
         self._roster = roster
         self.header = dict(header)
         self._numbers: dict[str, int] = {}
@@ -95,6 +106,8 @@ class ClientGrid(ExchangeGrid):
         """
         self._sum_unit = sum_unit
         asked = {self._names[m.metadata.dst_node_id]: m for m in messages}
+        if self.packing is not None:
+            pack_models(self.packing, asked.values())
         self.bytes_down += sum(_sizes(m.content for m in asked.values()))
         by_node: dict[int, dict[str, Message]] = {}
         for client in sorted(asked):
@@ -107,13 +120,10 @@ class ClientGrid(ExchangeGrid):
             answers |= self._unpack(reply, told)
         replies = [_answer(asked[client], answers[client]) for client in sorted(asked)]
         self.bytes_up += sum(_sizes(r.content for r in replies if r.has_content()))
-        # A client that was added up would have sent a model as large as the one that it got.
         self.bytes_up += sum(
-            len(array.data)
+            _unsent(total, client, asked[client].content)
             for total in self.totals
             for client in total.clients
-            for arrays in records(asked[client].content, ArrayRecord)
-            for array in arrays.values()
         )
         return replies
 
@@ -162,7 +172,7 @@ class ClientGrid(ExchangeGrid):
             summed = (
                 c for c in told if c in cohort.parts and not records(cohort.parts[c], ArrayRecord)
             )
-            self.totals.append(NodeTotal(frozenset(summed), cohort.total))
+            self.totals.append(NodeTotal(frozenset(summed), cohort.total, _unsent_of(cohort)))
         return answers
 
     def _number(self, client: str) -> int:
@@ -176,6 +186,25 @@ def _answer(asked: Message, answer: RecordDict | str) -> Message:
     if isinstance(answer, str):
         return Message(Error(CLIENT_FAILED, answer), reply_to=asked)
     return Message(answer, reply_to=asked)
+
+
+def _unsent(total: NodeTotal, client: str, asked: RecordDict) -> int:
+    """Return the bytes of the model that a client would have sent, had it not been added up.
+
+    It is as large as the one that the client got, unless it was compressed.
+    """
+    if client in total.unsent:
+        return total.unsent[client]
+    models = records(asked, ArrayRecord)
+    return sum(len(array.data) for arrays in models for array in arrays.values())
+
+
+def _unsent_of(cohort: Cohort) -> dict[str, int]:
+    """Return what a node says of the bytes that its clients did not send, as far as it is bytes."""
+    claimed = cohort.header.get(UNSENT)
+    if not isinstance(claimed, dict):
+        return {}
+    return {str(c): size for c, size in claimed.items() if type(size) is int and size >= 0}
 
 
 def _seconds(claimed: Any) -> dict[str, float]:

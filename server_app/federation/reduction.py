@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,10 +21,21 @@ WEIGHT = "num-examples"
 
 @dataclass(frozen=True)
 class NodeTotal:
-    """The weighted sum of the models of some clients, added up on their node."""
+    """The weighted sum of the models of some clients, added up on their node.
+
+    Attributes
+    ----------
+    clients : frozenset of str
+        Whose.
+    arrays : ArrayRecord
+        The sum.
+    unsent : mapping of str to int
+        Bytes that clients would have sent, where the node compressed their updates.
+    """
 
     clients: frozenset[str]
     arrays: ArrayRecord
+    unsent: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reduction:
@@ -36,6 +47,8 @@ class Reduction:
         The global model.
     weight : int
         Training rows of the whole cohort.
+    updates : bool
+        Whether clients answer what they changed instead of what came out.
 
     Attributes
     ----------
@@ -43,7 +56,8 @@ class Reduction:
         What all sums are rounded to (`task.aggregation`).
     """
 
-    def __init__(self, arrays: ArrayRecord, weight: int) -> None:
+    def __init__(self, arrays: ArrayRecord, weight: int, *, updates: bool = False) -> None:
+        self._updates = updates
         self._like = {key: values_of(array) for key, array in arrays.items()}
         self._size = sum(value.size for value in self._like.values())
         largest = max((float(np.abs(v).max()) for v in self._like.values() if v.size), default=0.0)
@@ -74,6 +88,8 @@ class Reduction:
         """Return one answer: the weighted mean of all models and metrics, and the whole weight."""
         weight = sum(_weight(reply.content) for reply in valid)
         mean = self._sum(valid, totals).total / weight
+        if self._updates:
+            mean = self.vector() + mean
         metrics = aggregate_metricrecords([reply.content for reply in valid], WEIGHT)
         metrics[WEIGHT] = weight
         told = RecordDict({"arrays": self.arrays_of(mean), "metrics": metrics})

@@ -65,6 +65,7 @@ class Account:
         self._standardises = settings.task.scaling is Scaling.local
         self._solved = settings.rounds if settings.privacy.options.get("epsilon") else None
         self._fraction = settings.federation.fraction
+        self._compressed = settings.compression.name != "none"
         self._spends: dict[str, list[Spend]] = {}
         self._ledgers: dict[str, float] = {}
 
@@ -111,7 +112,7 @@ class Account:
 
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where to add up the models of clients with so many rows."""
-        return Reduction(arrays, rows)
+        return Reduction(arrays, rows, updates=self._compressed)
 
     def add(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
         """Count the answers of a round; return a line's part on privacy, empty without any."""

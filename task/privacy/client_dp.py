@@ -64,12 +64,7 @@ class ClippedUpdate:
         FedproofError
             If it is not finite.
         """
-        norm = float(update.double().norm())
-        if not math.isfinite(norm):
-            raise FedproofError("its update holds NaN or infinity: lower train.lr.")
-        if norm <= self.clip:
-            return update, True
-        return update * (self.clip / norm * (1 - _ROUNDING)), False
+        return clipped(update, self.clip)
 
     def noised(self, update: Tensor) -> Tensor:
         """Return a clipped update with noise of its own."""
@@ -171,6 +166,22 @@ class ClientDP(Privacy):
         del client
         weight = self.weight(rows)
         return ClippedUpdate(self.sigma, self.clip, self.rate, not self.central, weight)
+
+
+def clipped(update: Tensor, clip: float) -> tuple[Tensor, bool]:
+    """Return an update whose norm does not exceed `clip`, and whether it did not before.
+
+    Raises
+    ------
+    FedproofError
+        If it is not finite.
+    """
+    norm = float(update.double().norm())
+    if not math.isfinite(norm):
+        raise FedproofError("its update holds NaN or infinity: lower train.lr.")
+    if norm <= clip:
+        return update, True
+    return update * (clip / norm * (1 - _ROUNDING)), False
 
 
 def require_protectable(module: nn.Module) -> None:

@@ -1,0 +1,10 @@
+"""Models travel as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def build(options: Mapping[str, Any]) -> None:
+    """Return nothing."""
