@@ -10,7 +10,6 @@ import secrets
 import time
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -19,18 +18,18 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
+from server_app.attacking import Backdoor, client_grid
+from server_app.defending import Screen
 from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
-from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
-from server_app.federation.validation import reasons
+from server_app.federation.validation import finite, reasons
 from server_app.phases import Phases
 from server_app.privacy.curator import account_of
 from server_app.profile import EXCHANGE, Profile
 from server_app.selection import Selection
 from server_app.training import Training
 from server_app.vectorizing import choose_stack
-from task.arrays import values_of
 from task.base import Task
 from task.flat import build_model
 from task.objectives import Objective
@@ -60,6 +59,7 @@ class RoundLoop:
         self.digests = {"config": config_digest(settings), "code": code_digest()}
         self.roster = Roster(settings.federation, self.digests)
         self.selection = Selection(settings)
+        self.screen = Screen(settings, summed=sum_suffices)
         self.account = account_of(settings, recorder.directory, sum_suffices=sum_suffices)
         self.done = 0
         self.seconds = 0.0
@@ -91,7 +91,8 @@ class RoundLoop:
         header = {
             **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
         }  # fmt: skip
-        self.grid = ClientGrid(self._physical, self.roster, header)
+        self.grid = client_grid(self.settings, self._physical, self.roster, header)
+        self.backdoor = Backdoor(self.settings, self.task, self._shared)
         self.phases = Phases(
             self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
             sum_suffices=self.sum_suffices,
@@ -130,7 +131,7 @@ class RoundLoop:
             down, up = self.grid.bytes_down, self.grid.bytes_up
         last = number == self.settings.rounds or self.account.exhausted
         if number % self.settings.evaluate_every == 0 or last:
-            line |= self._evaluate(number, arrays)
+            line |= self._evaluate(number, arrays) | self.backdoor.success(arrays)
             if "held_out" in line:
                 self.selection.update(number, line["held_out"], arrays)
         elapsed = time.monotonic() - started
@@ -174,13 +175,15 @@ class RoundLoop:
         self._lost = 0
         line = training.line(number, answered, failed, attempt + 1)
         with self._clock.stage("aggregation"):
-            updated, metrics = self.strategy.aggregate_train(number, replies)
+            screened = self.screen.apply(number, arrays, replies, answered)
+            updated, metrics = self.strategy.aggregate_train(number, screened)
         if updated is None:
             raise FedproofError(
                 f"round {number}: strategy={self.settings.strategy.name} needs more than "
                 f"{len(answered)} valid answers: raise federation.fraction or federation.clients."
             )
-        return self._finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
+        line |= self.screen.line(self.strategy)
+        return finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
 
     def _abandoned(self, training: Training, number: int, failed: dict[str, str]) -> dict[str, Any]:
         """Return the line of a round without a sum.
@@ -213,18 +216,6 @@ class RoundLoop:
         if self.account.secret:
             return min(1, len(self.grid.cohort))
         return self.settings.federation.min_clients
-
-    def _finite(self, number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
-        """Return the new model in the old one's key order and types; refuse NaN and infinity."""
-        values = {
-            key: np.asarray(values_of(updated[key]), dtype=np.dtype(array.dtype))
-            for key, array in before.items()
-        }
-        if not all(np.isfinite(value).all() for value in values.values()):
-            raise FedproofError(
-                f"round {number}: the aggregated model is not finite: lower the learning rates."
-            )
-        return checkpoint.to_arrays(values)
 
     def _agree(self) -> dict[str, Any]:
         descriptions = self.roster.descriptions

@@ -12,6 +12,8 @@ from flwr.serverapp import Grid
 from conf.compose import compose, split_overrides
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings
+from server_app.attacking import require_attackable
+from server_app.defending import looks_at_each
 from server_app.evidence.events import announce, watched, watching
 from server_app.evidence.progress import Progress
 from server_app.evidence.recorder import Recorder, run_directory
@@ -19,6 +21,7 @@ from server_app.federation.exchange import ExchangeGrid
 from server_app.federation.polling import PolledGrid
 from server_app.rounds import RoundLoop
 from server_app.secure.protection import require_compatible
+from server_app.strategies._robust import Robust
 from task.registry import find
 from task.source import load_task
 
@@ -36,8 +39,12 @@ def run_federation(grid: Grid, context: Context) -> None:
         settings = compose(overrides)
         module = find("server_app.strategies", settings.strategy.name)
         strategy = module.build(settings.strategy.options)
+        if isinstance(strategy, Robust):
+            strategy.inform(settings)
+        require_attackable(settings)
+        each = looks_at_each(settings)
         require_compatible(settings, module)
-        sum_suffices = getattr(module, "SUM_SUFFICES", False)
+        sum_suffices = getattr(module, "SUM_SUFFICES", False) and not each
         directory = run_directory(settings, context.run_id)
         recorder = Recorder(directory, settings, overrides)
         with _narrated(settings, directory):

@@ -9,7 +9,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from task.arrays import values_of
+from conf.errors import FedproofError
+from task.arrays import array_of, record_of, values_of
 from task.wire import records
 
 
@@ -161,3 +162,22 @@ def sift(
 def reasons(failed: Mapping[str, str]) -> str:
     """Return the first few failures, for a sentence."""
     return "; ".join(f"{client}: {reason}" for client, reason in sorted(failed.items())[:5])
+
+
+def finite(number: int, updated: ArrayRecord, before: ArrayRecord) -> ArrayRecord:
+    """Return the new model in the old one's key order and types.
+
+    Raises
+    ------
+    FedproofError
+        If it holds NaN or infinity.
+    """
+    values = {
+        key: np.asarray(values_of(updated[key]), dtype=np.dtype(array.dtype))
+        for key, array in before.items()
+    }
+    if not all(np.isfinite(value).all() for value in values.values()):
+        raise FedproofError(
+            f"round {number}: the aggregated model is not finite: lower the learning rates."
+        )
+    return record_of({key: array_of(value) for key, value in values.items()})
