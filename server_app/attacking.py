@@ -106,7 +106,8 @@ class AttackedGrid(ClientGrid):
         for reply, update in zip(liars, self._attack.craft(own, honest, generator), strict=True):
             reply.content[ARRAYS] = layout.arrays_of(start + update)
             (metrics,) = records(reply.content, MetricRecord)
-            metrics[WEIGHT] = self._attack.claim(int(str(metrics[WEIGHT])))
+            joined = self._roster.members[self.name(reply)].train
+            metrics[WEIGHT] = self._attack.claim(int(str(metrics[WEIGHT])), joined)
 
 
 def _trains(message: Message) -> bool:

@@ -64,8 +64,9 @@ class Attack:
         del honest, generator
         return own
 
-    def claim(self, rows: int) -> int:
-        """Return how many rows an attacker says it has."""
+    def claim(self, rows: int, joined: int) -> int:
+        """Return how many rows an attacker says it trained on, having joined with `joined`."""
+        del joined
         return rows
 
     def joins_with(self, rows: int) -> int:

@@ -29,9 +29,9 @@ class WeightInflation(Attack):
         """Turn the updates around."""
         return -self._scale * own
 
-    def claim(self, rows: int) -> int:
-        """Claim what the attack is told to."""
-        return self._examples
+    def claim(self, rows: int, joined: int) -> int:
+        """Claim what the attack is told to, or what it joined with."""
+        return joined if self._joins else self._examples
 
     def joins_with(self, rows: int) -> int:
         """Tell the truth, or the same lie."""
