@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from torch import Tensor, nn
 
@@ -14,7 +16,8 @@ from client_app.guard import Guard
 from client_app.site import Site
 from conf.errors import FedproofError
 from task.arrays import values_of
-from task.base import ClientData
+from task.attacks import attack_of, attackers_among
+from task.base import ClientData, Examples
 from task.clusters import apart
 from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
@@ -25,6 +28,7 @@ from task.packing import Packing, packing_of
 from task.personalization import layout_of, personalization_of
 from task.personalization.layout import Layout
 from task.personalization.models import Models
+from task.seeding import derive
 from task.source import DataSource
 from task.store import ClientStore
 
@@ -79,6 +83,7 @@ class Learner:
         self._shared = shared
         self.device = device_of(node.settings.train.device)
         self.objective: Objective = node.source.task.objective(shared)
+        self._attack = attack_of(node.settings)
         self.data = lru_cache(maxsize=CACHED_CLIENTS)(self._data)
         self._told: tuple[ArrayRecord, dict[int, State]] | None = None
         self._method = node.personalization
@@ -150,8 +155,21 @@ class Learner:
     def _build(self) -> nn.Module:
         return build_model(self.settings, self._source.task.spec(self._shared))
 
+    @cached_property
+    def _attackers(self) -> frozenset[str]:
+        assert self._attack is not None
+        return attackers_among(self._source.parts, self._attack, self.settings.seed)
+
+    def _poisoned(self, client: str, rows: Examples) -> Examples:
+        assert self._attack is not None
+        outputs = self._source.task.spec(self._shared).outputs
+        generator = torch.Generator().manual_seed(derive(self.settings.seed, "poison", client))
+        return self._attack.poison(rows, outputs, generator)
+
     def _data(self, client: str) -> ClientData:
         data = self._source.data(client, self._shared)
+        if self._attack is not None and client in self._attackers:
+            data = replace(data, train=self._poisoned(client, data.train))
         if self.device == CPU:
             return data
         return ClientData(data.train.to(self.device), data.test.to(self.device))

@@ -128,13 +128,20 @@ def site_of(context: Context) -> Site:
     places = tuple(
         None if key not in config else Path(str(config[key])).expanduser() for key in _PLACES
     )
-    return _site(
+    site = _site(
         split_overrides(str(context.run_config.get("overrides", ""))),
         Policy.of(config),
         places,
         None if "client" not in config else str(config["client"]),
         (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
     )
+    simulated = "partition-id" in config and site.data is None
+    if site.settings.attack.name != "none" and not simulated:
+        raise FedproofError(
+            f"attack={site.settings.attack.name} is for simulated clients, and this node is a "
+            "silo's: nothing is trained."
+        )
+    return site
 
 
 @lru_cache(maxsize=8)

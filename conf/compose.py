@@ -103,9 +103,9 @@ def _nest(values: dict[str, Any]) -> dict[str, Any]:
         typed = get_type_hints(kind) if is_dataclass(kind) else {}
         if "options" in typed and isinstance(values.get(key), dict):
             group = values[key]
-            declared = _declared(key, group.get("name"))
+            defaults = declared(key, group.get("name"))
             options = {
-                name: _like(value, declared, f"{key}.{name}")
+                name: _like(value, defaults, f"{key}.{name}")
                 for name, value in group.items()
                 if name not in typed
             }
@@ -113,7 +113,7 @@ def _nest(values: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _declared(group: str, name: Any) -> dict[str, Any]:
+def declared(group: str, name: Any) -> dict[str, Any]:
     """Return the values that the YAML file of a group's choice declares."""
     path = CONFIG_DIR / group / f"{name}.yaml"
     if not path.is_file():

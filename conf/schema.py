@@ -262,6 +262,27 @@ class StopConfig:
 
 
 @dataclass
+class MatrixConfig:
+    """Many runs in place of one, and a table of what came out.
+
+    Attributes
+    ----------
+    row, column, page : str or None
+        Which setting each of them varies, such as ``attack``, ``strategy`` or ``partition``.
+    rows, columns, pages : list of str
+        Its values. Further overrides may follow a value after a space; a strategy may have
+        defences before it, as in ``nnm+fedmedian``.
+    """
+
+    row: str | None = None
+    rows: list[str] = field(default_factory=list)
+    column: str | None = None
+    columns: list[str] = field(default_factory=list)
+    page: str | None = None
+    pages: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Settings:
     """Everything one run is told."""
 
@@ -279,6 +300,7 @@ class Settings:
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     stop: StopConfig = field(default_factory=StopConfig)
+    matrix: MatrixConfig = field(default_factory=MatrixConfig)
     rounds: int = 10
     seed: int = 42
     evaluate_every: int = 1

@@ -30,6 +30,10 @@ def execute(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None
         from server_app.privacy.plan import show_plan
 
         show_plan(settings)
+    elif settings.matrix.rows:
+        from server_app.matrix import run_matrix
+
+        run_matrix(settings, overrides, run_dir)
     elif settings.evaluate:
         from server_app.evaluate_model import evaluate_saved
 

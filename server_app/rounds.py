@@ -18,9 +18,10 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
+from server_app.attacking import Backdoor, client_grid
+from server_app.defending import Screen
 from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
-from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
 from server_app.federation.validation import finite, reasons
 from server_app.phases import Phases
@@ -62,6 +63,7 @@ class RoundLoop:
         self.digests = {"config": config_digest(settings), "code": code_digest()}
         self.roster = Roster(settings.federation, self.digests)
         self.selection = Selection(settings)
+        self.screen = Screen(settings, summed=sum_suffices)
         self.account = account_of(settings, recorder.directory, sum_suffices=sum_suffices)
         self.sampler = sampler_of(settings)
         self.done = 0
@@ -95,7 +97,8 @@ class RoundLoop:
             **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
         }  # fmt: skip
         packing = packing_of(self.settings, self.task.spec(self._shared))
-        self.grid = ClientGrid(self._physical, self.roster, header, packing)
+        self.grid = client_grid(self.settings, self._physical, self.roster, header, packing)
+        self.backdoor = Backdoor(self.settings, self.task, self._shared)
         self.phases = Phases(
             self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
             sampler=self.sampler, sum_suffices=self.sum_suffices,
@@ -136,7 +139,7 @@ class RoundLoop:
             down, up = self.grid.bytes_down, self.grid.bytes_up
         last = number == self.settings.rounds or self.account.exhausted
         if number % self.settings.evaluate_every == 0 or last:
-            line |= self._evaluate(number, arrays)
+            line |= self._evaluate(number, arrays) | self.backdoor.success(arrays)
             if "held_out" in line:
                 self.selection.update(number, line["held_out"], arrays)
         elapsed = time.monotonic() - started
@@ -180,12 +183,14 @@ class RoundLoop:
         self._lost = 0
         line = training.line(number, answered, failed, attempt + 1)
         with self._clock.stage("aggregation"):
-            updated, metrics = self.strategy.aggregate_train(number, replies)
+            screened = self.screen.apply(number, arrays, replies, answered)
+            updated, metrics = self.strategy.aggregate_train(number, screened)
         if updated is None:
             raise FedproofError(
                 f"round {number}: strategy={self.settings.strategy.name} needs more than "
                 f"{len(answered)} valid answers: raise federation.fraction or federation.clients."
             )
+        line |= self.screen.line(self.strategy)
         return finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
 
     def _abandoned(self, training: Training, number: int, failed: dict[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from conf.errors import FedproofError
 from conf.schema import PartitionConfig, Settings
-from task.base import ClientData, Json, Pool, Task
+from task.base import ClientData, Examples, Json, Pool, Task
 from task.partition import partition
 from task.registry import find
 from task.seeding import generator
@@ -83,20 +83,21 @@ class DataSource:
 
     def size(self, client: str) -> tuple[int, int]:
         """Return how many training and held-out rows a client has."""
-        train, test = self._split(client)
+        train, test = self.split(client)
         return len(train), len(test)
 
     def describe(self, client: str) -> Json:
         """Return what the client tells the server before training."""
-        train, _ = self._split(client)
+        train, _ = self.split(client)
         return self.task.describe(self.pool.rows.take(train)) if len(train) else {}
 
     def data(self, client: str, shared: Mapping[str, Any]) -> ClientData:
         """Return a client's tensors."""
-        train, test = self._split(client)
+        train, test = self.split(client)
         return self.task.prepare(self.pool.rows.take(train), self.pool.rows.take(test), shared)
 
-    def _split(self, client: str) -> tuple[Indices, Indices]:
+    def split(self, client: str) -> tuple[Indices, Indices]:
+        """Return the positions of a client's training and held-out rows."""
         if client not in self.parts:
             raise FedproofError(f"client '{client}' is not served by this node.")
         rows = self.parts[client]
@@ -107,6 +108,23 @@ class DataSource:
             rng = generator(self.settings.seed, "split", client)
             held_out = hold_out(len(rows), self.settings.task.test_fraction, labels, rng)
         return rows[~held_out], rows[held_out]
+
+
+def root_examples(
+    settings: Settings, shared: Mapping[str, Any], count: int, own: Path | None
+) -> Examples:
+    """Return rows that a server of a simulation, or with rows of its `own`, may train on.
+
+    In a simulation `count` of the clients' training rows, drawn by the seed, never held-out ones;
+    of its own all that are not held out.
+    """
+    source = DataSource(settings, own)
+    rows = np.concatenate([source.split(client)[0] for client in sorted(source.parts)])
+    if own is None:
+        rng = generator(settings.seed, "root")
+        rows = np.sort(rng.choice(rows, min(count, len(rows)), replace=False))
+    pool = source.pool.rows
+    return source.task.prepare(pool.take(rows), pool.take(rows[:0]), shared).train
 
 
 def hold_out(

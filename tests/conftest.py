@@ -23,7 +23,7 @@ from server_app.evidence import files
 from server_app.federation.exchange import ExchangeGrid
 
 ROOT = Path(__file__).resolve().parent.parent
-Tamper = Callable[[Message], "Message | None"]
+Tamper = Callable[[Message], "Message | list[Message] | None"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,9 +80,10 @@ class NodesGrid(ExchangeGrid):
             self.sent.append(message)
             reply = client_app(stamp(message), self._contexts[message.metadata.dst_node_id])
             kept = reply if self._tamper is None else self._tamper(reply)
-            if kept is not None:
-                replies.append(kept)
-                self.answered.append((message, kept))
+            for answer in kept if isinstance(kept, list) else [kept]:
+                if answer is not None:
+                    replies.append(answer)
+                    self.answered.append((message, answer))
         return replies
 
 

@@ -68,7 +68,8 @@ def open_grid(
     settings: Settings, run_id: int, run_config: UserConfig, app_dir: str
 ) -> Iterator[LocalGrid]:
     """Open the Grid, and end its workers whatever happens."""
-    context = Context(run_id, NODE, {}, RecordDict(), run_config)
+    simulated: UserConfig = {"partition-id": 0, "num-partitions": 1}
+    context = Context(run_id, NODE, simulated, RecordDict(), run_config)
     workers = settings.federation.workers or os.cpu_count() or 1
     if workers == 1:
         yield LocalGrid(InProcess(context, app_dir), context)

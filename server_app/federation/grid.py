@@ -115,8 +115,8 @@ class ClientGrid(ExchangeGrid):
         requests = [self._pack(node, told) for node, told in by_node.items()]
         self.totals = []
         answers: dict[str, RecordDict | str] = dict.fromkeys(asked, "no answer in time")
-        for reply in self._grid.send_and_receive(requests, timeout=timeout):
-            told = by_node.get(reply.metadata.src_node_id, {})
+        for node, reply in _single(self._grid.send_and_receive(requests, timeout=timeout)).items():
+            told = by_node.get(node, {})
             answers |= self._unpack(reply, told)
         replies = [_answer(asked[client], answers[client]) for client in sorted(asked)]
         self.bytes_up += sum(_sizes(r.content for r in replies if r.has_content()))
@@ -155,7 +155,11 @@ class ClientGrid(ExchangeGrid):
             cohort.pack(), node, first.metadata.message_type, group_id=first.metadata.group_id
         )
 
-    def _unpack(self, reply: Message, told: Mapping[str, Message]) -> dict[str, RecordDict | str]:
+    def _unpack(
+        self, reply: Message | None, told: Mapping[str, Message]
+    ) -> dict[str, RecordDict | str]:
+        if reply is None:
+            return dict.fromkeys(told, "its node answered more than once")
         digests = {key: self.header[key] for key in ("config", "code")}
         try:
             cohort = read_reply(reply, digests)
@@ -180,6 +184,15 @@ class ClientGrid(ExchangeGrid):
             number = len(self._numbers) + 1
             self._numbers[client], self._names[number] = number, client
         return self._numbers[client]
+
+
+def _single(replies: Iterable[Message]) -> dict[int, Message | None]:
+    """Return each node's answer, or None where it gave several: no one of them is better."""
+    single: dict[int, Message | None] = {}
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        single[node] = None if node in single else reply
+    return single
 
 
 def _answer(asked: Message, answer: RecordDict | str) -> Message:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
-from torch import Tensor
 
+from server_app.federation.layout import ARRAYS, Layout, flat
 from server_app.federation.validation import InvalidAnswerError, decode
 from task.aggregation import WeightedSum, quantum
-from task.arrays import array_of, record_of, values_of
+from task.arrays import values_of
 from task.wire import records
 
 WEIGHT = "num-examples"
@@ -38,7 +37,7 @@ class NodeTotal:
     unsent: Mapping[str, int] = field(default_factory=dict)
 
 
-class Reduction:
+class Reduction(Layout):
     """The weighted mean of one round's models.
 
     Parameters
@@ -57,9 +56,8 @@ class Reduction:
     """
 
     def __init__(self, arrays: ArrayRecord, weight: int, *, updates: bool = False) -> None:
+        super().__init__(arrays)
         self._updates = updates
-        self._like = {key: values_of(array) for key, array in arrays.items()}
-        self._size = sum(value.size for value in self._like.values())
         largest = max((float(np.abs(v).max()) for v in self._like.values() if v.size), default=0.0)
         self.unit = quantum(weight, largest)
 
@@ -92,7 +90,7 @@ class Reduction:
             mean = self.vector() + mean
         metrics = aggregate_metricrecords([reply.content for reply in valid], WEIGHT)
         metrics[WEIGHT] = weight
-        told = RecordDict({"arrays": self.arrays_of(mean), "metrics": metrics})
+        told = RecordDict({ARRAYS: self.arrays_of(mean), "metrics": metrics})
         return Message(told, reply_to=asked)
 
     def _sum(self, valid: Sequence[Message], totals: Sequence[NodeTotal]) -> WeightedSum:
@@ -101,12 +99,8 @@ class Reduction:
             total.merge(values_of(node.arrays["total"]))
         for reply in valid:
             for arrays in records(reply.content, ArrayRecord):
-                total.add(_flat(arrays.values()), _weight(reply.content))
+                total.add(flat(arrays.values()), _weight(reply.content))
         return total
-
-    def vector(self) -> Tensor:
-        """Return the global model, shape (p,)."""
-        return torch.from_numpy(np.concatenate([v.reshape(-1) for v in self._like.values()]))
 
     def _check(self, total: NodeTotal, failed: dict[str, str]) -> None:
         if any(client in failed for client in total.clients):
@@ -118,21 +112,6 @@ class Reduction:
             raise InvalidAnswerError("its node's sum does not fit the global model")
         if not np.isfinite(values.sum()):
             raise InvalidAnswerError("its node's sum holds NaN or infinity")
-
-    def arrays_of(self, mean: Tensor) -> ArrayRecord:
-        """Return a vector of shape (p,) in the shapes of the global model."""
-        parts = torch.split(mean, [value.size for value in self._like.values()])
-        return record_of(
-            {
-                key: array_of(part.numpy().astype(value.dtype).reshape(value.shape))
-                for (key, value), part in zip(self._like.items(), parts, strict=True)
-            }
-        )
-
-
-def _flat(arrays: Iterable[Array]) -> Tensor:
-    parts = [values_of(array).reshape(-1) for array in arrays]
-    return torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0)
 
 
 def _weight(content: RecordDict) -> int:

@@ -38,6 +38,9 @@ def require_compatible(settings: Settings, strategy: ModuleType) -> None:
     name, chosen = settings.aggregation.name, settings.strategy.name
     summed = getattr(strategy, "SUM_SUFFICES", False)
     grouped = getattr(strategy, "GROUPS_SUFFICE", False)
+    looks = f"strategy={chosen}"
+    if settings.defence.name != "none" and (summed or grouped):
+        summed, grouped, looks = False, True, f"defence={settings.defence.name}"
     if not summed and not grouped:
         raise FedproofError(
             f"strategy={chosen} looks at what each client answers, which aggregation={name} hides: "
@@ -45,8 +48,8 @@ def require_compatible(settings: Settings, strategy: ModuleType) -> None:
         )
     if not summed and protection.groups == 1:
         raise FedproofError(
-            f"strategy={chosen} looks at each update, which aggregation={name} hides: let it look "
-            "at sums of groups (aggregation.groups=5), or choose a strategy of means."
+            f"{looks} looks at each update, which aggregation={name} hides: let it look at sums "
+            "of groups (aggregation.groups=5), or choose a strategy of means and no defence."
         )
     if summed and protection.groups > 1:
         raise FedproofError(

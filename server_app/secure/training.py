@@ -7,7 +7,8 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from server_app.federation.reduction import WEIGHT, Reduction
+from server_app.federation.layout import Layout
+from server_app.federation.reduction import WEIGHT
 from server_app.profile import EXCHANGE
 from server_app.secure.collected import Collector, HiddenSum, Purpose, Upcoming
 from server_app.training import Training
@@ -68,7 +69,7 @@ class SecureTraining(Training):
     def _answer(self, asked: Message, arrays: ArrayRecord, total: HiddenSum) -> Message:
         """Return a sum as the answer of one client, of the weight of all."""
         (weight,) = total.figures[WEIGHT]
-        like = Reduction(arrays, 1)
+        like = Layout(arrays)
         mean = self._account.mean(total)
         metrics: dict[str, float] = {
             name: value / weight for name, (value,) in total.figures.items() if name != WEIGHT

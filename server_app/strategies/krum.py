@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.serverapp.strategy import Krum, Strategy
+from flwr.serverapp.strategy import Strategy
 
-from server_app.strategies._common import ON_CLIENTS
-from task.options import whole
+from server_app.strategies.multikrum import MultiKrum
 
 GROUPS_SUFFICE = True
 
 
 def build(options: Mapping[str, Any]) -> Strategy:
-    """Build Flower's Krum."""
-    return Krum(
-        num_malicious_nodes=whole(options, "strategy.malicious", 0),
-        **ON_CLIENTS,
-    )
+    """Build from ``malicious``."""
+    return MultiKrum({**options, "select": 1})
