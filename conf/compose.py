@@ -26,10 +26,7 @@ from conf.schema import Settings
 
 CONFIG_DIR = Path(__file__).resolve().parent
 CONFIG_NAME = "config"
-RESERVED = (
-    "attack", "defence", "personalization", "compression", "compare",
-    "seeds",
-)  # fmt: skip
+RESERVED = ("attack", "defence", "personalization", "compression")
 """Names kept for capabilities to come; typing one says so instead of 'unknown'."""
 
 
@@ -179,7 +176,7 @@ def _unknown_sentence(key: str) -> str:
 def _all_keys() -> tuple[str, ...]:
     """List every dotted key that some choice of groups declares."""
     found = {"task", "model", "partition", "strategy", "federation", "privacy", "aggregation"}
-    found |= {"experiment"}
+    found |= {"experiment", "tracking"}
     for path in CONFIG_DIR.rglob("*.yaml"):
         group = "" if path.parent == CONFIG_DIR else f"{path.parent.name}."
         text = path.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Typed settings: what the YAML files of this folder may say.
 
-``task``, ``model``, ``partition``, ``strategy`` and ``privacy`` are open groups: whatever further
+The groups below with ``options`` (``task``, ``model``, ``tracking`` ...) are open: whatever further
 keys their YAML file declares lands in ``options``, and an override must keep the type of the
 declared value. So a new task or strategy needs no change here.
 """
@@ -137,6 +137,56 @@ class AggregationConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """Where a run's figures also go: a module under `server_app.tracking` and its options."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class BaselinesConfig:
+    """What ``compare=true`` trains beside the federation.
+
+    Attributes
+    ----------
+    local_rounds : int or None
+        Rounds that each client trains alone; None: as many as a client trains in on average.
+    centralised : bool or None
+        Whether a model is trained on everybody's rows; None: where they are on this machine.
+    unprotected : bool or None
+        Whether a private run is repeated without privacy; None: where that shows nobody's rows.
+    clients : int
+        At most so many clients are compared.
+    """
+
+    local_rounds: int | None = None
+    centralised: bool | None = None
+    unprotected: bool | None = None
+    clients: int = 200
+
+
+@dataclass
+class LinkConfig:
+    """The user's own network, to which measured bytes are projected.
+
+    Attributes
+    ----------
+    up_mbps, down_mbps : float
+        Of one client, in megabits per second.
+    latency_ms : float
+        Of one way.
+    clients : int or None
+        In the federation; None: those of the run.
+    """
+
+    up_mbps: float = 10.0
+    down_mbps: float = 50.0
+    latency_ms: float = 40.0
+    clients: int | None = None
+
+
+@dataclass
 class TrainConfig:
     """Local training at one client in one round.
 
@@ -233,7 +283,10 @@ class Settings:
     federation: FederationConfig = field(default_factory=FederationConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     rounds: int = 10
     seed: int = 42
@@ -241,6 +294,8 @@ class Settings:
     checkpoint_every: int = 1
     select: Select = Select.last
     profile: bool = False
+    compare: bool = False
+    seeds: int | None = None
     resume: str | None = None
     evaluate: str | None = None
     run_dir: str | None = None

@@ -12,6 +12,7 @@ from conf.schema import Engine, Settings
 from server_app.engines import forkserver
 from server_app.evidence import files
 from server_app.evidence.progress import Progress
+from server_app.report.ending import reported
 
 APP_DIR = Path(__file__).resolve().parent.parent
 
@@ -35,7 +36,13 @@ def execute(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None
 
         evaluate_saved(settings, Path(settings.evaluate), run_dir)
     else:
-        _train(settings, overrides, run_dir)
+        with reported(run_dir):
+            if settings.compare:
+                from server_app.comparison.show import compare
+
+                compare(settings, overrides, run_dir, _train)
+            else:
+                _train(settings, overrides, run_dir)
 
 
 def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
@@ -47,7 +54,7 @@ def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
         if settings.task.path:
             told.append(f"task.path={quote(Path(settings.task.path).expanduser().resolve())}")
     (run_dir / files.SUMMARY).unlink(missing_ok=True)
-    with Progress(run_dir) as progress:
+    with Progress(run_dir, brief=settings.compare) as progress:
         if engine is Engine.local:
             if settings.federation.workers != 1:
                 forkserver.start()

@@ -19,6 +19,7 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
+from server_app.comparison.baselines import Baselines
 from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
@@ -107,10 +108,11 @@ class RoundLoop:
         while self.done < self.settings.rounds and not self._stopped:
             arrays = self._round(self.done + 1, arrays)
         if not self.done:
-            raise FedproofError(
-                "privacy.max_epsilon allows no round at all: raise it, or the noise."
-            )
+            raise FedproofError("privacy.max_epsilon allows no round: raise it, or the noise.")
         chosen = self.selection.choose(arrays)
+        if self.settings.compare:
+            baselines = Baselines(self.settings, self.task, self.grid, self.roster, self.recorder)
+            baselines.record(chosen)
         self.recorder.finish(chosen, self._summary_facts())
         return chosen
 
