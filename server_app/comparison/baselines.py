@@ -87,12 +87,12 @@ class Baselines:
         lines = self._recorder.lines()
         start, steps = self._start(), self.federated_steps(lines)
         rounds = self.local_rounds(len(lines))
-        _announce(f"each client trains alone, {rounds} rounds", self._settings)
+        _announce(f"each client trains alone, rounds: {rounds}", self._settings)
         clients, failed, seconds = self._alone(start, model, rounds)
         spent = {"federated": sum(line["seconds"] for line in lines), "local": seconds}
         facts: dict[str, Any] = {}
         if self._pools:
-            _announce(f"one model trains on everybody's rows, {steps} steps", self._settings)
+            _announce(f"one model trains on everybody's rows, steps: {steps}", self._settings)
             pooled = Pooled(self._settings, self._shared)
             spent["central"] = self._central(pooled, start, steps, clients)
             facts["likeness"] = likeness(pooled, list(clients))

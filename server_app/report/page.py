@@ -72,7 +72,8 @@ def verdict_of(files: RunFiles) -> tuple[str, str, list[str]]:
     notes = _how_it_ended(ended, sentence, done, files)
     if files.comparison:
         told = files.comparison
-        return told["decision"].capitalize(), _capital(told["sentence"]), notes
+        answer = told["sentence"].removeprefix(f"{told['decision']}: ")
+        return _capital(told["decision"]), _capital(answer), notes
     if not files.curves:
         return "Nothing was trained", "There are no figures, because no round was done.", notes
     metric = files.settings.get("task", {}).get("metric", "accuracy")

@@ -45,7 +45,7 @@ def comparison_section(told: Json) -> Section:
         ("seeds", number(told["seeds"])),
         ("rounds that each client trained alone", number(told["local_rounds"])),
         ("gradient steps, federated and centralised", number(told["federated_steps"])),
-        *((f"seconds, {MODELS[name]}", number(s)) for name, s in told["seconds"].items()),
+        *((f"seconds, {MODELS[name]}", f"{s:.1f}") for name, s in told["seconds"].items()),
     ]
     paragraphs = ["Intervals are 95 % bootstrap intervals over seeds and clients."]
     if told["lower_is_better"]:
@@ -172,12 +172,16 @@ def _compared_clients(told: Json) -> Section:
     if not told["named"]:
         note += " Each seed deals the rows anew: a client is a place, not always the same rows."
     points = _bars("gain", [c["gain"] for c in shown])
+    alone = Table(
+        ["client", "gain", "verdict"],
+        [[c["client"], spread(c["gain"]), c["effect"]] for c in both_ends(clients, MOST_ROWS)],
+    )
     return Section(
         "Clients",
         ["Ordered by what they gain, most first. Whiskers are 95 % intervals over the seeds."],
         figures=[
             Figure(title, bars_chart(title, names, bars, metric), table, note),
-            Figure(gains, points_chart(gains, names, points, f"gain in {metric}"), table, note),
+            Figure(gains, points_chart(gains, names, points, f"gain in {metric}"), alone, note),
         ],
     )
 
@@ -217,8 +221,8 @@ def heterogeneity_section(files: RunFiles) -> Section | None:
     if not figures:
         return None
     text = (
-        "0 is like everybody. Rows were looked at because all of them are on this machine; "
-        "deployed clients tell the cosine only."
+        "Like everybody are divergences and shifts of 0, and cosines of 1. Rows are looked at in "
+        "simulations only; deployed clients tell no more than the cosine."
     )
     return Section("How unlike clients are", [text], figures=figures)
 

@@ -62,9 +62,17 @@ def interval(values: Values, seed: int = 0) -> Interval:
         return Interval(mean)
     means = _resampled(values, np.random.default_rng(seed))
     tail = 50 * (1 - LEVEL)
-    low, high = np.nanpercentile(means, [tail, 100 - tail])
+    low, high = (float(v) for v in np.nanpercentile(means, [tail, 100 - tail]))
     stretch = _stretch(max(values.shape))
     return Interval(mean, mean - (mean - low) * stretch, mean + (high - mean) * stretch)
+
+
+def level(values: Values) -> Interval:
+    """Return the same for values that are not differences: rates stay between 0 and 1."""
+    found = interval(values)
+    if found.low is None or found.high is None or np.nanmin(values) < 0 or np.nanmax(values) > 1:
+        return found
+    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def _resampled(values: Values, rng: np.random.Generator) -> Values:

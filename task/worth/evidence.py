@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from task.worth.bootstrap import Interval, Values, interval
+from task.worth.bootstrap import Interval, Values, interval, level
 from task.worth.heterogeneity import outlying_low
 
 MARGIN = 0.01
@@ -124,9 +124,9 @@ def _judge(evidence: Evidence, i: int, warnings: Mapping[str, str]) -> ClientVer
         name,
         "unclear" if unclear else effect_of(gain, evidence.margin),
         gain,
-        interval(evidence.federated[:, [i]]),
-        interval(evidence.local[:, [i]]),
-        None if evidence.central is None else interval(evidence.central[:, [i]]),
+        level(evidence.federated[:, [i]]),
+        level(evidence.local[:, [i]]),
+        None if evidence.central is None else level(evidence.central[:, [i]]),
         int(evidence.train_rows[i]),
         int(evidence.test_rows[i]),
         warnings.get(name, ""),

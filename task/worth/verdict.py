@@ -24,6 +24,7 @@ class Decision(Enum):
     federate = "federate"
     most = "federate, but not for everybody"
     some = "worth it for some"
+    none = "worth it for nobody"
     neutral = "not worth it"
     alone = "train alone"
     undecided = "undecided"
@@ -92,6 +93,8 @@ def _decision(gain: Interval, evidence: Evidence, clients: Sequence[ClientVerdic
         return Decision.some
     if effect == "loses":
         return Decision.alone
+    if "loses" in effects:
+        return Decision.none
     assert gain.high is not None
     wide = gain.high >= _UNDECIDED * evidence.margin
     return Decision.undecided if wide else Decision.neutral
@@ -101,16 +104,21 @@ def _opening(
     decision: Decision, evidence: Evidence, gain: Interval, clients: Sequence[ClientVerdict]
 ) -> str:
     seeds = len(evidence.federated)
-    told = f"{_told(evidence, gain)} of {evidence.metric} over training alone"
     scope = f"{_count(seeds, 'seed')}, {_count(len(evidence.clients), 'client')}"
+    verb = "gain" if gain.mean >= 0 else "lose"
+    amount = evidence.amount(abs(gain.mean)).removeprefix("+")
+    on_average = (
+        f"on average clients {verb} {amount} of {evidence.metric} against training alone "
+        f"({_bounds(evidence, gain)}{scope})"
+    )
     if not gain.known:
-        return f"undecided: {told}, but nothing was repeated ({scope}): give seeds=5"
-    on_average = f"on average clients gain {told} ({scope})"
+        return f"undecided: {on_average}, but nothing was repeated: give seeds=5"
     alike = "clients are alike and " if _alike(evidence) else ""
     return {
         Decision.federate: f"federate: {on_average}",
         Decision.most: f"federate, but not for everybody: {on_average}; {_groups(clients)}",
         Decision.some: f"{_groups(clients)}; {on_average}",
+        Decision.none: f"worth it for nobody: {_groups(clients)}; {on_average}",
         Decision.alone: f"not worth it, training alone is better: {on_average}",
         Decision.undecided: f"undecided: {on_average}, which holds both no gain and a worthwhile "
         "one: more seeds or more held-out rows would tell",
@@ -138,11 +146,15 @@ def _listed(names: Sequence[str], of: int) -> str:
 
 
 def _told(evidence: Evidence, value: Interval) -> str:
-    text = evidence.amount(value.mean)
+    bounds = _bounds(evidence, value).removesuffix("; ")
+    return evidence.amount(value.mean) + (f" ({bounds})" if bounds else "")
+
+
+def _bounds(evidence: Evidence, value: Interval) -> str:
     if value.low is None or value.high is None:
-        return text
-    low, high = (evidence.amount(bound) for bound in (value.low, value.high))
-    return f"{text} (95 % interval {low.removesuffix(' points')} to {high})"
+        return ""
+    low, high = (evidence.amount(b).removesuffix(" points") for b in (value.low, value.high))
+    return f"95 % interval {low} to {high}; "
 
 
 def _alike(evidence: Evidence) -> bool:

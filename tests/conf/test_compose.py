@@ -12,7 +12,7 @@ from conf.compose import CONFIG_DIR, compose, compose_config, split_overrides
 from conf.errors import FedproofError
 from conf.schema import Engine, Optimizer, Scaling
 
-GROUPS = ("model", "partition", "strategy", "federation")
+GROUPS = ("model", "partition", "strategy", "federation", "tracking")
 
 
 def refusal(*overrides: str) -> str:
@@ -81,7 +81,7 @@ def test_an_experiment_is_overridden_by_the_command_line() -> None:
         ("task.test_fraction=1", "(0, 1)"),
         ("federation=remote", "superlink"),
         ("attack=sign_flip", "reserved"),
-        ("compare=true", "reserved"),
+        ("compression=topk", "reserved"),
         ("rounds=[1", "cannot read"),
     ],
 )
