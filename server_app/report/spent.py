@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from conf.schema import LinkConfig
+from conf.comparison import LinkConfig
 from server_app.comparison.measured import failures_of
 from server_app.report.charts import Bars, Curve, bars_chart, curves_chart
 from server_app.report.load import RunFiles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema import LinkConfig
+from conf.comparison import LinkConfig
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from conf.schema import LinkConfig
+from conf.comparison import LinkConfig
 from task.worth.cost import Measured, project
 
 MEASURED = Measured(rounds=10, cohort=5, clients=50, down=1_000_000, up=500_000, seconds=2.0)
