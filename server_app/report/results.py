@@ -178,7 +178,10 @@ def _compared_clients(told: Json) -> Section:
     )
     return Section(
         "Clients",
-        ["Ordered by what they gain, most first. Whiskers are 95 % intervals over the seeds."],
+        [
+            "Ordered by what they gain, most first. Whiskers are 95 % intervals over the seeds; those "
+            "of gains are widened so that all of them hold together."
+        ],
         figures=[
             Figure(title, bars_chart(title, names, bars, metric), table, note),
             Figure(gains, points_chart(gains, names, points, f"gain in {metric}"), alone, note),

@@ -38,7 +38,7 @@ class Interval:
         return self.high is not None and self.high < value
 
 
-def interval(values: Values, seed: int = 0) -> Interval:
+def interval(values: Values, seed: int = 0, comparisons: int = 1) -> Interval:
     """Return the mean over seeds and clients with its bootstrap interval.
 
     Both axes are resampled with replacement, independently of each other (the pigeonhole
@@ -53,6 +53,9 @@ def interval(values: Values, seed: int = 0) -> Interval:
         NaN where a client has no value.
     seed : int
         Of the resampling.
+    comparisons : int
+        How many intervals are read together; each is widened so that all of them hold the truth
+        as often as one would (Bonferroni).
     """
     values = values[:, ~np.isnan(values).all(0)]
     if not values.size:
@@ -63,7 +66,7 @@ def interval(values: Values, seed: int = 0) -> Interval:
     means = _resampled(values, np.random.default_rng(seed))
     tail = 50 * (1 - LEVEL)
     low, high = (float(v) for v in np.nanpercentile(means, [tail, 100 - tail]))
-    stretch = _stretch(max(values.shape))
+    stretch = _stretch(max(values.shape), comparisons)
     return Interval(mean, mean - (mean - low) * stretch, mean + (high - mean) * stretch)
 
 
@@ -89,8 +92,9 @@ def _resampled(values: Values, rng: np.random.Generator) -> Values:
     return np.concatenate(parts)
 
 
-def _stretch(count: int) -> float:
+def _stretch(count: int, comparisons: int) -> float:
     from scipy.stats import norm, t
 
-    upper = 0.5 + LEVEL / 2
-    return float(t.ppf(upper, count - 1) / norm.ppf(upper) * math.sqrt(count / (count - 1)))
+    tail = (1 - LEVEL) / 2
+    wide = t.ppf(1 - tail / comparisons, count - 1) / norm.ppf(1 - tail)
+    return float(wide * math.sqrt(count / (count - 1)))

@@ -110,14 +110,15 @@ class ClientVerdict:
 
 
 def judge_clients(evidence: Evidence) -> list[ClientVerdict]:
-    """Judge every client by its own interval over the seeds."""
+    """Judge every client by its own interval over the seeds, all of them to hold together."""
     warnings = odd_clients(evidence)
     return [_judge(evidence, i, warnings) for i in range(len(evidence.clients))]
 
 
 def _judge(evidence: Evidence, i: int, warnings: Mapping[str, str]) -> ClientVerdict:
     name = evidence.clients[i]
-    gain = interval(evidence.gain(evidence.local, evidence.federated)[:, [i]])
+    gains = evidence.gain(evidence.local, evidence.federated)
+    gain = interval(gains[:, [i]], comparisons=len(evidence.clients))
     tiny = evidence.train_rows[i] < FEWEST_TRAIN or evidence.test_rows[i] < FEWEST_TEST
     unclear = tiny or not gain.known
     return ClientVerdict(

@@ -62,3 +62,11 @@ def test_rates_stay_rates() -> None:
     found = level(np.array([[0.99], [1.0], [0.9]]))
     assert found.high == 1.0 and found.low is not None and found.low < 0.93
     assert level(np.array([[3.0], [1.0]])).known
+
+
+def test_intervals_that_are_read_together_are_wider() -> None:
+    values = np.random.default_rng(4).normal(size=(5, 1))
+    one, many = interval(values), interval(values, comparisons=10)
+    assert one.low is not None and many.low is not None
+    # t(4) at 0.25 % over t(4) at 2.5 %.
+    assert (many.mean - many.low) / (one.mean - one.low) == pytest.approx(5.5976 / 2.7764, rel=1e-3)
