@@ -179,8 +179,8 @@ def _compared_clients(told: Json) -> Section:
     return Section(
         "Clients",
         [
-            "Ordered by what they gain, most first. Whiskers are 95 % intervals over the seeds; those "
-            "of gains are widened so that all of them hold together."
+            "Ordered by what they gain, most first. Whiskers are 95 % intervals over the seeds; "
+            "those of gains are widened so that all of them hold together."
         ],
         figures=[
             Figure(title, bars_chart(title, names, bars, metric), table, note),

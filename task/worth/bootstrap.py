@@ -38,14 +38,16 @@ class Interval:
         return self.high is not None and self.high < value
 
 
-def interval(values: Values, seed: int = 0, comparisons: int = 1) -> Interval:
+def interval(
+    values: Values, seed: int = 0, *, comparisons: int = 1, resolution: float = 0.0
+) -> Interval:
     """Return the mean over seeds and clients with its bootstrap interval.
 
     Both axes are resampled with replacement, independently of each other (the pigeonhole
-    bootstrap, Owen 2007), because seeds share clients and clients share seeds. The percentiles
-    are stretched from the mean by t(n-1) / z · sqrt(n / (n-1)), n being the longer axis, since
-    a bootstrap of few values is too narrow (Hesterberg 2015, "What Teachers Should Know about the
-    Bootstrap", on small samples).
+    bootstrap, Owen 2007), because seeds share clients and clients share seeds. The interval is
+    the mean ± t(n-1) · √(n/(n-1)) standard deviations of the resampled means, n being the longer
+    axis: of few values percentiles would be too narrow (Hesterberg 2015, "What Teachers Should
+    Know about the Bootstrap", on small samples). Of one client it is Student's interval.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ def interval(values: Values, seed: int = 0, comparisons: int = 1) -> Interval:
     comparisons : int
         How many intervals are read together; each is widened so that all of them hold the truth
         as often as one would (Bonferroni).
+    resolution : float
+        What single values are known to at best: seeds that agree by chance prove nothing.
     """
     values = values[:, ~np.isnan(values).all(0)]
     if not values.size:
@@ -64,10 +68,10 @@ def interval(values: Values, seed: int = 0, comparisons: int = 1) -> Interval:
     if values.size == 1:
         return Interval(mean)
     means = _resampled(values, np.random.default_rng(seed))
-    tail = 50 * (1 - LEVEL)
-    low, high = (float(v) for v in np.nanpercentile(means, [tail, 100 - tail]))
-    stretch = _stretch(max(values.shape), comparisons)
-    return Interval(mean, mean - (mean - low) * stretch, mean + (high - mean) * stretch)
+    count = max(values.shape)
+    error = max(float(np.nanstd(means)), resolution / math.sqrt(count))
+    reach = error * _stretch(count, comparisons)
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def level(values: Values) -> Interval:
@@ -93,8 +97,7 @@ def _resampled(values: Values, rng: np.random.Generator) -> Values:
 
 
 def _stretch(count: int, comparisons: int) -> float:
-    from scipy.stats import norm, t
+    from scipy.stats import t
 
-    tail = (1 - LEVEL) / 2
-    wide = t.ppf(1 - tail / comparisons, count - 1) / norm.ppf(1 - tail)
-    return float(wide * math.sqrt(count / (count - 1)))
+    upper = 1 - (1 - LEVEL) / 2 / comparisons
+    return float(t.ppf(upper, count - 1) * math.sqrt(count / (count - 1)))

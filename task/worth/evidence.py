@@ -118,7 +118,8 @@ def judge_clients(evidence: Evidence) -> list[ClientVerdict]:
 def _judge(evidence: Evidence, i: int, warnings: Mapping[str, str]) -> ClientVerdict:
     name = evidence.clients[i]
     gains = evidence.gain(evidence.local, evidence.federated)
-    gain = interval(gains[:, [i]], comparisons=len(evidence.clients))
+    finest = 0.0 if evidence.lower_is_better else 1 / max(float(evidence.test_rows[i]), 1.0)
+    gain = interval(gains[:, [i]], comparisons=len(evidence.clients), resolution=finest)
     tiny = evidence.train_rows[i] < FEWEST_TRAIN or evidence.test_rows[i] < FEWEST_TEST
     unclear = tiny or not gain.known
     return ClientVerdict(

@@ -13,9 +13,11 @@ from conf.schema import Settings
 from server_app.comparison.runner import run_comparison
 from server_app.comparison.summary import summarize
 
-SYNTHETIC = ("task=synthetic", "task.clients=8", "task.shape=[8]", "task.classes=4", "rounds=4",
-             "federation.fraction=1.0", "federation.fraction_evaluate=1.0", "train.lr=0.3",
-             "task.test_rows=400", "train.batch_size=100", "baselines.centralised=false")  # fmt: skip
+SYNTHETIC = (
+    "task=synthetic", "task.clients=8", "task.shape=[8]", "task.classes=4", "task.test_rows=400",
+    "federation.fraction=1.0", "federation.fraction_evaluate=1.0", "baselines.centralised=false",
+    "rounds=4", "train.lr=0.3", "train.batch_size=100",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
