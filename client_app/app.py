@@ -42,3 +42,11 @@ def evaluate(message: Message, context: Context) -> Message:
     from client_app.cohort import evaluate_clients
 
     return evaluate_clients(message, context)
+
+
+@app.evaluate("alone")
+def alone(message: Message, context: Context) -> Message:
+    """Train this node's clients alone, and tell how their models do."""
+    from client_app.alone import compare_clients
+
+    return compare_clients(message, context)

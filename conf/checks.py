@@ -46,8 +46,46 @@ def check(settings: Settings) -> None:
             f"unread, as aggregation={settings.aggregation.name} does: leave it out "
             "(aggregation.bits=16 halves the bytes of secagg)."
         )
+    if settings.compare and settings.personalization.name != "none":
+        raise FedproofError(
+            "compare=true holds one model of all clients against others: leave personalization="
+            f"{settings.personalization.name} out, whose runs report personal and global models "
+            "side by side (personalization=local is every client alone)."
+        )
     if settings.resume and settings.evaluate:
         raise FedproofError("resume= and evaluate= exclude each other: give one of them.")
+    _check_comparison(settings)
+
+
+def _check_comparison(settings: Settings) -> None:
+    """Refuse comparisons that would tell what the run protects."""
+    remote = settings.federation.engine is Engine.remote
+    if not settings.compare:
+        if settings.seeds is not None:
+            raise FedproofError(
+                "seeds= is how often compare=true repeats: add it, or sweep with -m seed=1,2,3."
+            )
+        return
+    if settings.evaluate:
+        raise FedproofError("compare=true trains, evaluate= does not: give one of them.")
+    if settings.aggregation.name != "none":
+        raise FedproofError(
+            f"compare=true tells single clients' figures, which aggregation="
+            f"{settings.aggregation.name} hides: compare with aggregation=none, whose model is the "
+            "same within the error of the encoding."
+        )
+    if remote and settings.privacy.name != "none":
+        raise FedproofError(
+            "compare=true has clients tell how models do that they train alone, without noise, "
+            f"which privacy={settings.privacy.name} does not cover: compare in a simulation."
+        )
+    if remote and settings.baselines.centralised:
+        raise FedproofError(
+            "baselines.centralised=true needs everybody's rows on one machine, and with "
+            "federation=remote they stay with their clients: leave it out."
+        )
+    if remote and settings.baselines.unprotected:
+        raise FedproofError("baselines.unprotected=true works in simulations only: leave it out.")
 
 
 def _check_ray(federation: FederationConfig) -> None:
@@ -86,6 +124,11 @@ def _check_ranges(settings: Settings) -> None:
         ("federation.port", federation.port, 1),
         ("federation.wait", federation.wait, 0),
         ("federation.max_examples", federation.max_examples, 1),
+        ("seeds", settings.seeds, 1),
+        ("baselines.local_rounds", settings.baselines.local_rounds, 1),
+        ("baselines.clients", settings.baselines.clients, 1),
+        ("link.latency_ms", settings.link.latency_ms, 0),
+        ("link.clients", settings.link.clients, 1),
     )
     for name, value, least in at_least:
         # `not >=` also refuses NaN.
@@ -95,6 +138,8 @@ def _check_ranges(settings: Settings) -> None:
         ("train.lr", train.lr),
         ("train.max_grad_norm", train.max_grad_norm),
         ("federation.timeout", federation.timeout),
+        ("link.up_mbps", settings.link.up_mbps),
+        ("link.down_mbps", settings.link.down_mbps),
     )
     for name, value in positive:
         if value is not None and not 0 < value < float("inf"):

@@ -26,8 +26,6 @@ from conf.schema import Settings
 
 CONFIG_DIR = Path(__file__).resolve().parent
 CONFIG_NAME = "config"
-RESERVED = ("compare", "seeds")
-"""Names kept for capabilities to come; typing one says so instead of 'unknown'."""
 
 
 @cache
@@ -47,8 +45,6 @@ def compose(overrides: tuple[str, ...]) -> Settings:
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the untyped configuration; Hydra's errors become one sentence."""
     plain = [normalize(override) for override in overrides]
-    for override in plain:
-        _refuse_reserved(override)
     try:
         with _own_hydra():
             return hydra_compose(CONFIG_NAME, plain)
@@ -137,14 +133,6 @@ def _like(value: Any, declared: dict[str, Any], where: str) -> Any:
     raise FedproofError(
         f"{where}: expected {type(default).__name__} like {default!r}, got {value!r}."
     )
-
-
-def _refuse_reserved(override: str) -> None:
-    key = override.lstrip("+~").partition("=")[0]
-    if key.split(".")[0] in RESERVED:
-        raise FedproofError(
-            f"'{key}' is a reserved name that this version does not implement yet: leave it out."
-        )
 
 
 def _missing_sentence(error: MissingConfigException) -> str:

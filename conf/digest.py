@@ -16,7 +16,7 @@ PACKAGES = ("client_app", "conf", "server_app", "task")
 _SUFFIXES = (".py", ".yaml", ".jsonl")
 _NOT_LEARNING = (
     "resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select", "profile",
-    "matrix",
+    "matrix", "compare", "seeds", "baselines", "link", "tracking",
 )  # fmt: skip
 _NOT_LEARNING_FEDERATION = (
     "engine", "workers", "nodes", "wait", "superlink", "port", "ray", "timeout", "retries",

@@ -1,16 +1,31 @@
 """Typed settings: what the YAML files of this folder may say.
 
-Groups with ``options`` are open: whatever further keys their YAML file declares lands there, and an
-override must keep the type of the declared value. So a new task or strategy needs no change here.
+Groups with ``options`` are open (`conf.groups`): whatever further keys their YAML file declares
+lands there, and an override must keep the type of the declared value.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from omegaconf import MISSING
+
+from conf.comparison import BaselinesConfig, LinkConfig
+from conf.groups import (
+    AggregationConfig,
+    AttackConfig,
+    CompressionConfig,
+    DefenceConfig,
+    Group,
+    ModelConfig,
+    PartitionConfig,
+    PersonalizationConfig,
+    PrivacyConfig,
+    SamplingConfig,
+    StrategyConfig,
+    TrackingConfig,
+)
 
 
 class Scaling(Enum):
@@ -61,7 +76,7 @@ class Optimizer(Enum):
 
 
 @dataclass
-class TaskConfig:
+class TaskConfig(Group):
     """What is learned, and from which data.
 
     Attributes
@@ -91,88 +106,6 @@ class TaskConfig:
     test_fraction: float = 0.25
     scaling: Scaling = Scaling.none
     metric: str = "accuracy"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class ModelConfig:
-    """Architecture: a module under `task.models` and its options."""
-
-    name: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class PartitionConfig:
-    """How rows become clients; ``show`` writes the label-distribution plot and stops."""
-
-    name: str = MISSING
-    show: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class StrategyConfig:
-    """Aggregation: a module under `server_app.strategies` and its options."""
-
-    name: str = MISSING
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class PrivacyConfig:
-    """What protects clients or their records: a module under `task.privacy` and its options."""
-
-    name: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class AggregationConfig:
-    """What hides single answers from the server: a module under `task.secure` and its options."""
-
-    name: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class SamplingConfig:
-    """Who trains in a round: a module under `server_app.samplers` and its options."""
-
-    name: str = "uniform"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class PersonalizationConfig:
-    """What of the model is each client's own: a module under `task.personalization`."""
-
-    name: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class DefenceConfig:
-    """What is done to updates before any strategy: a module under `server_app.defences`."""
-
-    name: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class AttackConfig:
-    """What some simulated clients do to the federation: a module under `task.attacks`."""
-
-    name: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class CompressionConfig:
-    """How models are shortened for the wire: a module under `task.compression`."""
-
-    name: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -298,7 +231,10 @@ class Settings:
     defence: DefenceConfig = field(default_factory=DefenceConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     matrix: MatrixConfig = field(default_factory=MatrixConfig)
     rounds: int = 10
@@ -307,6 +243,8 @@ class Settings:
     checkpoint_every: int = 1
     select: Select = Select.last
     profile: bool = False
+    compare: bool = False
+    seeds: int | None = None
     resume: str | None = None
     evaluate: str | None = None
     run_dir: str | None = None

@@ -98,9 +98,27 @@ def restore_strategy(strategy: Strategy, tensors: Tensors, tree: Mapping[str, An
             setattr(strategy, name, _restore(node, tensors))
 
 
-def prefixed(prefix: str, tensors: Tensors) -> Tensors:
-    """Return `tensors` with ``prefix/`` before each name."""
-    return {f"{prefix}/{key}": value for key, value in tensors.items()}
+def require_same(path: Path, theirs: Mapping[str, str], mine: Mapping[str, str]) -> None:
+    """Refuse a checkpoint that other code or settings wrote.
+
+    Raises
+    ------
+    FedproofError
+        Then.
+    """
+    for kind, digest in mine.items():
+        if theirs[kind] != digest:
+            raise FedproofError(
+                f"{path} was written with other {kind}: resume with the {kind} of that run "
+                "(only rounds, engine and stopping rule may change)."
+            )
+
+
+def prefixed(parts: Mapping[str, Tensors]) -> Tensors:
+    """Return all tensors of several parts, with ``PART/`` before each name."""
+    return {
+        f"{part}/{key}": value for part, tensors in parts.items() for key, value in tensors.items()
+    }
 
 
 def under(prefix: str, tensors: Tensors) -> Tensors:

@@ -12,6 +12,8 @@ from conf.schema import Engine, Settings
 from server_app.engines import forkserver
 from server_app.evidence import files
 from server_app.evidence.progress import Progress
+from server_app.report.ending import reported
+from server_app.tracking import tracked
 
 APP_DIR = Path(__file__).resolve().parent.parent
 
@@ -39,7 +41,13 @@ def execute(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None
 
         evaluate_saved(settings, Path(settings.evaluate), run_dir)
     else:
-        _train(settings, overrides, run_dir)
+        with reported(run_dir):
+            if settings.compare:
+                from server_app.comparison.show import compare
+
+                compare(settings, overrides, run_dir, _train)
+            else:
+                _train(settings, overrides, run_dir)
 
 
 def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
@@ -51,7 +59,10 @@ def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
         if settings.task.path:
             told.append(f"task.path={quote(Path(settings.task.path).expanduser().resolve())}")
     (run_dir / files.SUMMARY).unlink(missing_ok=True)
-    with Progress(run_dir) as progress:
+    with (
+        Progress(run_dir, brief=settings.compare) as progress,
+        tracked(settings, run_dir, progress) as watcher,
+    ):
         if engine is Engine.local:
             if settings.federation.workers != 1:
                 forkserver.start()
@@ -59,16 +70,16 @@ def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
             from server_app.evidence.events import watching
 
             logging.getLogger("flwr").setLevel(logging.ERROR)
-            with watching(progress):
+            with watching(watcher):
                 run_local(settings, told, str(APP_DIR))
         elif engine is Engine.flower:
             from server_app.engines.flower import run_flower
 
-            run_flower(settings, told, APP_DIR, progress)
+            run_flower(settings, told, APP_DIR, watcher)
         else:
             from server_app.engines.remote import run_remote
 
-            run_remote(settings, told, APP_DIR, run_dir, progress)
+            run_remote(settings, told, APP_DIR, run_dir, watcher)
     for name in (files.SUMMARY, files.MODEL):
         if not (run_dir / name).is_file():
             raise FedproofError(f"the run ended without {name} in {run_dir}.")

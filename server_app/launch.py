@@ -29,6 +29,7 @@ _LOOKS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", 
 _TOOLS = {
     "ledger": ("server_app.privacy.show_ledger", "main"),
     "identity": ("server_app.secure.show_identity", "identity"),
+    "report": ("server_app.report.show_report", "main"),
     "roster": ("server_app.secure.show_identity", "roster"),
 }
 """First words of a command that is no run, and what does it."""

@@ -19,6 +19,7 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
 from server_app.attacking import Backdoor, client_grid
+from server_app.comparison.baselines import Baselines
 from server_app.defending import Screen
 from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
@@ -32,7 +33,7 @@ from server_app.selection import Selection
 from server_app.strategies._moving import acquaint
 from server_app.training import Training
 from server_app.vectorizing import choose_stack
-from task.base import Task
+from task.base import ModelSpec, Task
 from task.flat import build_model
 from task.objectives import Objective
 from task.packing import packing_of
@@ -93,21 +94,9 @@ class RoundLoop:
         if self._stack is None:
             rows = [self.roster.members[client].train for client in self.roster.trainable]
             self._stack = choose_stack(self.settings, self.task, self._shared, rows)
-        header = {
-            **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
-        }  # fmt: skip
-        packing = packing_of(self.settings, self.task.spec(self._shared))
-        self.grid = client_grid(self.settings, self._physical, self.roster, header, packing)
-        self.backdoor = Backdoor(self.settings, self.task, self._shared)
-        self.phases = Phases(
-            self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
-            sampler=self.sampler, sum_suffices=self.sum_suffices,
-        )  # fmt: skip
-        model = build_model(self.settings, self.task.spec(self._shared))
-        acquaint(self.strategy, self.settings, model, self.roster, self.sampler)
+        spec = self._connect()
         if arrays is None:
-            initial = initial_state(self.settings, self.task.spec(self._shared))
-            arrays = checkpoint.to_arrays(initial)
+            arrays = checkpoint.to_arrays(initial_state(self.settings, spec))
         started = start_facts(self.settings, self.roster, arrays)
         self.recorder.start(
             {**started, "done": self.done, "digests": self.digests, "clients_at_once": self._stack},
@@ -116,12 +105,31 @@ class RoundLoop:
         while self.done < self.settings.rounds and not self._stopped:
             arrays = self._round(self.done + 1, arrays)
         if not self.done:
-            raise FedproofError(
-                "privacy.max_epsilon allows no round at all: raise it, or the noise."
-            )
+            raise FedproofError("privacy.max_epsilon allows no round: raise it, or the noise.")
         chosen = self.selection.choose(arrays)
+        if self.settings.compare:
+            baselines = Baselines(self.settings, self.task, self.grid, self.roster, self.recorder)
+            baselines.record(chosen)
         self.recorder.finish(chosen, self._summary_facts())
         return chosen
+
+    def _connect(self) -> ModelSpec:
+        """Make what stands between the loop and its clients; return the model's shape."""
+        assert self._shared is not None
+        spec = self.task.spec(self._shared)
+        header = {
+            **self.digests, "shared": self._shared, "stack": self._stack, "lineage": self._lineage
+        }  # fmt: skip
+        packing = packing_of(self.settings, spec)
+        self.grid = client_grid(self.settings, self._physical, self.roster, header, packing)
+        self.backdoor = Backdoor(self.settings, self.task, self._shared)
+        self.phases = Phases(
+            self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
+            sampler=self.sampler, sum_suffices=self.sum_suffices,
+        )  # fmt: skip
+        model = build_model(self.settings, spec)
+        acquaint(self.strategy, self.settings, model, self.roster, self.sampler)
+        return spec
 
     @property
     def _stopped(self) -> bool:
@@ -251,22 +259,14 @@ class RoundLoop:
         parts["noise"] = self.account.tensors()
         if self.selection.best is not None:
             parts["best"] = checkpoint.to_tensors(self.selection.best)
-        merged: checkpoint.Tensors = {}
-        for name, part in parts.items():
-            merged |= checkpoint.prefixed(name, part)
-        self.recorder.checkpoint(merged, facts)
+        self.recorder.checkpoint(checkpoint.prefixed(parts), facts)
         self._checkpointed = self.done
 
     def _resume(self) -> ArrayRecord:
         """Take up model, strategy, selection and totals where the checkpoint left them."""
         path = self.recorder.directory / checkpoint.CHECKPOINT
         tensors, facts = checkpoint.load(path)
-        for kind, mine in self.digests.items():
-            if facts["digests"][kind] != mine:
-                raise FedproofError(
-                    f"{path} was written with other {kind}: resume with the {kind} of that run "
-                    "(only rounds, engine and stopping rule may change)."
-                )
+        checkpoint.require_same(path, facts["digests"], self.digests)
         self.done, self.seconds = facts["round"], facts["seconds"]
         self._checkpointed = self.done
         self._lineage = [*facts["lineage"], (secrets.token_hex(8), self.done)]

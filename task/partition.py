@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from conf.schema import PartitionConfig
+from conf.groups import PartitionConfig
 from task.base import Pool
 from task.registry import find
 

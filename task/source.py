@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import FedproofError
-from conf.schema import PartitionConfig, Settings
+from conf.groups import PartitionConfig
+from conf.schema import Settings
 from task.base import ClientData, Examples, Json, Pool, Task
 from task.partition import partition
 from task.registry import find

@@ -66,7 +66,7 @@ class Mirror:
 
     def _file(self, values: Event) -> None:
         """Collect the pieces of a file; the names are ours, whatever the server calls them."""
-        if values["name"] not in (files.CONFIG, files.RUN, files.MODEL):
+        if values["name"] not in (files.CONFIG, files.RUN, files.MODEL, files.BASELINES):
             return
         if values["piece"] == 0:
             self._pieces = []

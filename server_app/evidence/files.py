@@ -17,6 +17,10 @@ RUN = "run.json"
 METRICS = "metrics.jsonl"
 CLIENTS = "clients.jsonl"
 SUMMARY = "summary.json"
+BASELINES = "baselines.json"
+COMPARISON = "comparison.json"
+OUTCOME = "outcome.json"
+REPORT = "report.html"
 MODEL = "model.safetensors"
 
 

@@ -40,10 +40,13 @@ class Progress:
     ----------
     run_dir : Path
         Where the run's files are, for the table at the end.
+    brief : bool
+        No table at the end: the run is one of several.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, brief: bool = False) -> None:
         self._run_dir = run_dir
+        self._brief = brief
         self._console = Console(highlight=False)
         self._bar = Bar(
             TextColumn("round"),
@@ -79,7 +82,10 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Show one event of the run."""
-        show = {"start": self._start, "round": self._round, "summary": self._summary}
+        show = {
+            "start": self._start, "round": self._round, "stage": self._stage,
+            "summary": self._summary,
+        }  # fmt: skip
         if handler := show.get(event["event"]):
             handler(event)
 
@@ -127,8 +133,14 @@ class Progress:
             parts.append(budget_text(privacy))
         return " · ".join([*parts, human_bytes(self._bytes)])
 
+    def _stage(self, stage: Mapping[str, Any]) -> None:
+        """Say what is done after the last round."""
+        self._console.print(stage["text"])
+
     def _summary(self, summary: Mapping[str, Any]) -> None:
         self._bar.stop()
+        if self._brief:
+            return
         tables = (
             client_table(self._run_dir, summary),
             budget_table(summary.get("privacy")),

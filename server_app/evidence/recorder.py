@@ -91,6 +91,15 @@ class Recorder:
         if self._remote:
             self._announce("clients", {"rows": list(rows)})
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what was recorded of the rounds so far."""
+        return files.read_lines(self.directory / files.METRICS)
+
+    def baselines(self, facts: Mapping[str, Any]) -> None:
+        """Record what the run was compared with."""
+        files.write_json(self.directory / files.BASELINES, facts)
+        self._send_file(files.BASELINES)
+
     def checkpoint(self, tensors: checkpoint.Tensors, facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
         checkpoint.save(self.directory / checkpoint.CHECKPOINT, tensors, facts)

@@ -14,7 +14,7 @@ from conf.schema import Engine, Optimizer, Scaling
 
 GROUPS = (
     "model", "partition", "strategy", "federation", "sampling", "personalization", "defence",
-    "compression",
+    "compression", "tracking",
 )  # fmt: skip
 
 
@@ -83,7 +83,6 @@ def test_an_experiment_is_overridden_by_the_command_line() -> None:
         ("federation.fraction=0", "(0, 1]"),
         ("task.test_fraction=1", "(0, 1)"),
         ("federation=remote", "superlink"),
-        ("compare=true", "reserved"),
         ("rounds=[1", "cannot read"),
     ],
 )

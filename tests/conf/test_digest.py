@@ -23,7 +23,7 @@ def test_what_changes_learning_changes_the_digest(override: str) -> None:
 @pytest.mark.parametrize(
     "override",
     ["rounds=99", "federation.workers=2", "federation=flower", "task.path=/elsewhere",
-     "run_dir=/elsewhere", "stop.patience=3"],
+     "run_dir=/elsewhere", "stop.patience=3", "compare=true", "link.clients=9", "tracking=wandb"],
 )  # fmt: skip
 def test_where_and_how_long_does_not(override: str) -> None:
     assert config(override) == config()

@@ -38,7 +38,6 @@ REFUSED_BEFORE_STARTING = {
     "misspelt key": (["train.epoch=3"], "no setting 'train.epoch': did you mean 'train.epochs'?"),
     "wrong type": (["rounds=many"], "rounds: Value 'many' .* Integer"),
     "impossible": (["federation=remote"], "needs federation.superlink=NAME"),
-    "reserved": (["compare=true"], "'compare' is a reserved name"),
     "out of range": (["train.lr=-1"], "train.lr must be positive"),
     "in a sweep": (["-m", "seed=1,2", "strategy=fedavg,fedsomething"], "no strategy named"),
     "no run": (["resume=/nowhere"], "resume=/nowhere is not a run directory"),

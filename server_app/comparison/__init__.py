@@ -1,0 +1,1 @@
+"""``compare=true``: what federation gains its clients, and what it costs."""

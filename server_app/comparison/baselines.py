@@ -1,0 +1,236 @@
+"""The baselines of one federated run: each client alone, and everybody's rows in one place."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from conf.errors import FedproofError
+from conf.schema import Engine, Settings, TrainConfig
+from server_app import checkpoint
+from server_app.comparison.likeness import likeness
+from server_app.evidence.events import announce
+from server_app.evidence.recorder import Recorder
+from server_app.federation.grid import ClientGrid
+from server_app.federation.roster import Roster
+from server_app.federation.sampling import sample
+from server_app.federation.validation import (
+    InvalidAnswerError,
+    check_metrics,
+    check_statistics,
+    reasons,
+)
+from task.base import Task
+from task.evaluation import add
+from task.flat import build_model
+from task.objectives import LOWER_IS_BETTER, Objective, Statistics
+from task.pooled import Pooled
+
+log = logging.getLogger("flwr")
+KIND = "evaluate.alone"
+
+
+class Baselines:
+    """Trains and evaluates them.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    task : Task
+        What is learned.
+    grid : ClientGrid
+        To the clients.
+    roster : Roster
+        Who is there.
+    recorder : Recorder
+        Of the run.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task[Any],
+        grid: ClientGrid,
+        roster: Roster,
+        recorder: Recorder,
+    ) -> None:
+        self._settings = settings
+        self._task = task
+        self._grid = grid
+        self._roster = roster
+        self._recorder = recorder
+        self._shared: Mapping[str, Any] = grid.header["shared"]
+        both = sorted(set(roster.trainable) & set(roster.testable))
+        most = settings.baselines.clients
+        share = min(1.0, most / max(len(both), 1))
+        self._clients = sample(both, share, settings.seed, "compare") if both else []
+
+    def record(self, model: ArrayRecord) -> None:
+        """Write ``baselines.json``: how the run's model does beside the baselines.
+
+        Raises
+        ------
+        FedproofError
+            If there is nothing to compare with.
+        """
+        if not self._clients:
+            raise FedproofError(
+                "compare=true needs clients with training and held-out rows of their own, and no "
+                "client has both: hold out rows of everyone (task=iot: task.split=rows)."
+            )
+        lines = self._recorder.lines()
+        start, steps = self._start(), self.federated_steps(lines)
+        rounds = self.local_rounds(len(lines))
+        _announce(f"each client trains alone, rounds: {rounds}", self._settings)
+        clients, failed, seconds = self._alone(start, model, rounds)
+        spent = {"federated": sum(line["seconds"] for line in lines), "local": seconds}
+        facts: dict[str, Any] = {}
+        if self._pools:
+            _announce(f"one model trains on everybody's rows, steps: {steps}", self._settings)
+            pooled = Pooled(self._settings, self._shared)
+            spent["central"] = self._central(pooled, start, steps, clients)
+            facts["likeness"] = likeness(pooled, list(clients))
+        metric = self._settings.task.metric
+        facts |= {
+            "metric": metric,
+            "lower_is_better": metric in LOWER_IS_BETTER,
+            "named": self._settings.partition.name == "natural",
+            "local_rounds": rounds,
+            "federated_steps": steps,
+            "failed": failed,
+            "seconds": spent,
+            "pooled": _pooled(self._task.objective(self._shared), clients.values()),
+            "clients": {name: _without_statistics(told) for name, told in clients.items()},
+        }
+        self._recorder.baselines(facts)
+
+    def _start(self) -> ArrayRecord:
+        """Return the model that the run started from."""
+        module = build_model(self._settings, self._task.spec(self._shared))
+        return checkpoint.to_arrays({k: v.numpy() for k, v in module.state_dict().items()})
+
+    @property
+    def _pools(self) -> bool:
+        return (
+            self._settings.federation.engine is not Engine.remote
+            and self._settings.baselines.centralised is not False
+        )
+
+    def local_rounds(self, done: int) -> int:
+        """Return how many rounds a client trains alone: by default as many as it has on average."""
+        told = self._settings.baselines.local_rounds
+        return told or max(1, math.ceil(done * self._settings.federation.fraction))
+
+    def federated_steps(self, lines: Sequence[Mapping[str, Any]]) -> int:
+        """Return the gradient steps of all clients in all rounds together.
+
+        Where it is secret who took part, as many as on average.
+        """
+        steps = {
+            client: steps_of(self._roster.members[client].train, self._settings.train)
+            for client in self._roster.trainable
+        }
+        expected = round(sum(steps.values()) * self._settings.federation.fraction)
+        return sum(
+            expected if line.get("secret") else sum(steps.get(c, 0) for c in line["answered"])
+            for line in lines
+        )
+
+    def _alone(
+        self, start: ArrayRecord, federated: ArrayRecord, rounds: int
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, str], float]:
+        started = time.monotonic()
+        told = ConfigRecord({"rounds": rounds})
+        content = RecordDict({"start": start, "federated": federated, "config": told})
+        timeout = self._settings.federation.timeout * rounds
+        answers = self._grid.ask(KIND, dict.fromkeys(self._clients, content), timeout)
+        clients: dict[str, dict[str, Any]] = {}
+        failed: dict[str, str] = {}
+        for client, answer in sorted(answers.items()):
+            try:
+                if isinstance(answer, str):
+                    raise InvalidAnswerError(answer)
+                clients[client] = self._taken(client, answer)
+            except InvalidAnswerError as error:
+                failed[client] = str(error)
+        if not clients:
+            raise FedproofError(f"no client could train alone ({reasons(failed)}).")
+        return clients, failed, round(time.monotonic() - started, 3)
+
+    def _taken(self, client: str, answer: RecordDict) -> dict[str, Any]:
+        """Check a client's answer and return it as plain values."""
+        member = self._roster.members[client]
+        result: dict[str, Any] = {"train": member.train, "test": member.test, "statistics": {}}
+        try:
+            for name in ("federated", "local"):
+                part = RecordDict(
+                    {"metrics": answer[name], "statistics": answer[f"{name}-statistics"]}
+                )
+                metrics = dict(check_metrics(part, member.test))
+                del metrics["num-examples"]
+                result[name] = metrics
+                result["statistics"][name] = check_statistics(part)
+            facts = answer["facts"]
+            assert isinstance(facts, ConfigRecord)
+            curve = facts["curve"]
+            assert isinstance(curve, list)
+            result["alignment"] = _finite(facts["alignment"])
+            result["steps"] = int(_finite(facts["steps"]))
+            result["curve"] = [round(_finite(value), 5) for value in curve]
+        except (KeyError, AssertionError, TypeError, ValueError) as error:
+            if isinstance(error, InvalidAnswerError):
+                raise
+            raise InvalidAnswerError("its comparison cannot be read") from None
+        return result
+
+    def _central(
+        self, pooled: Pooled, start: ArrayRecord, steps: int, clients: dict[str, dict[str, Any]]
+    ) -> float:
+        started = time.monotonic()
+        state = checkpoint.to_tensors(start)
+        model = pooled.train(state, self._roster.trainable, max(steps, 1))
+        for client, told in clients.items():
+            result = pooled.evaluate(model, client)
+            told["central"] = dict(result.metrics)
+            told["statistics"]["central"] = result.statistics
+        return round(time.monotonic() - started, 3)
+
+
+def _announce(text: str, settings: Settings) -> None:
+    """Tell whoever watches what happens after the last round."""
+    announce(
+        {"event": "stage", "text": text},
+        log_lines=settings.federation.engine is not Engine.local,
+    )
+
+
+def steps_of(rows: int, config: TrainConfig) -> int:
+    """Return the gradient steps of a client with so many rows in one round."""
+    return config.steps or config.epochs * -(-rows // config.batch_size)
+
+
+def _pooled(
+    objective: Objective, clients: Iterable[Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of all held-out rows together, by kind of model."""
+    sums: dict[str, Statistics] = {}
+    for told in clients:
+        for name, statistics in told["statistics"].items():
+            sums[name] = add(sums.get(name, {}), statistics)
+    return {name: dict(objective.pooled(total)) for name, total in sums.items()}
+
+
+def _without_statistics(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key != "statistics"}
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(value)
+    return float(value)

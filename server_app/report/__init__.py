@@ -1,0 +1,1 @@
+"""``report.html``: what a run, or several, came to, in one file for people."""

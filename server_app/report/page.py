@@ -1,0 +1,143 @@
+"""Put a report together and write it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from server_app.evidence import files as names
+from server_app.report.ending import CRASHED, FAILED, FINISHED, INTERRUPTED
+from server_app.report.load import RunFiles
+from server_app.report.parts import Section, number
+from server_app.report.results import (
+    clients_section,
+    comparison_section,
+    curves_section,
+    heterogeneity_section,
+)
+from server_app.report.spent import (
+    communication_section,
+    faults_section,
+    privacy_section,
+    reproduce_section,
+)
+
+TEMPLATE = "page.html"
+_ENDED = {
+    FINISHED: "finished", FAILED: "failed", INTERRUPTED: "interrupted", CRASHED: "crashed",
+    "unknown": "unfinished",
+}  # fmt: skip
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write ``report.html`` from what a run directory holds, and return where it is."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    path = run_dir / names.REPORT
+    names.write_text(path, page(RunFiles(run_dir)))
+    return path
+
+
+def page(files: RunFiles) -> str:
+    """Return the page of one run, or of one comparison."""
+    headline, answer, notes = verdict_of(files)
+    told = files.comparison
+    sections = [
+        comparison_section(told) if told else None,
+        curves_section(files),
+        clients_section(files),
+        heterogeneity_section(files),
+        communication_section(files),
+        privacy_section(files),
+        faults_section(files),
+        reproduce_section(files),
+    ]
+    task = files.settings.get("task", {}).get("name") or files.summary.get("task") or "fedproof"
+    return render(
+        title=f"{task}: {headline}",
+        subtitle=_subtitle(files),
+        ended=_ENDED.get(files.outcome["ended"], "unfinished"),
+        headline=headline,
+        answer=answer,
+        notes=notes,
+        sections=[section for section in sections if section is not None],
+    )
+
+
+def verdict_of(files: RunFiles) -> tuple[str, str, list[str]]:
+    """Return the page's headline, the sentence below it, and what a reader must know besides."""
+    ended, sentence = files.outcome["ended"], files.outcome.get("sentence", "")
+    done = max((line["round"] for lines in files.curves for line in lines), default=0)
+    notes = _how_it_ended(ended, sentence, done, files)
+    if files.comparison:
+        told = files.comparison
+        answer = told["sentence"].removeprefix(f"{told['decision']}: ")
+        return _capital(told["decision"]), _capital(answer), notes
+    if not files.curves:
+        return "Nothing was trained", "There are no figures, because no round was done.", notes
+    metric = files.settings.get("task", {}).get("metric", "accuracy")
+    evaluated = [line for line in files.curves[0] if "held_out" in line]
+    if files.summary:
+        round_, held_out = files.summary["evaluated_round"], files.summary["held_out"]
+    elif evaluated:
+        round_, held_out = evaluated[-1]["round"], evaluated[-1]["held_out"]
+    else:
+        return f"{done} rounds, not evaluated", "Nothing was evaluated on held-out rows.", notes
+    others = ", ".join(f"{k} {number(v)}" for k, v in sorted(held_out.items()) if k != metric)
+    notes.append(
+        "Whether federation is worth it, this run cannot tell: nothing was trained beside it. "
+        "Add compare=true to the command below."
+    )
+    return (
+        f"{metric} {number(held_out.get(metric))}",
+        f"On all clients' held-out rows after round {round_}; {others}.",
+        notes,
+    )
+
+
+def _how_it_ended(ended: str, sentence: str, done: int, files: RunFiles) -> list[str]:
+    rounds = f"{done} {'round' if done == 1 else 'rounds'}"
+    planned = files.settings.get("rounds")
+    of = f" of {planned}" if planned else ""
+    if ended == FAILED:
+        return [f"The run failed after {rounds}{of}: {sentence}"]
+    if ended == INTERRUPTED:
+        return [f"The run was interrupted after {rounds}{of}: figures are those until then."]
+    if ended == CRASHED:
+        return [f"The run crashed after {rounds}{of} ({sentence}); its output says where."]
+    if ended != FINISHED:
+        return [f"The run did not say how it ended; {rounds}{of} are on record."]
+    return []
+
+
+def _subtitle(files: RunFiles) -> str:
+    settings = files.settings
+    parts = [
+        str(settings[group]["name"]) for group in ("task", "model", "partition", "strategy")
+        if isinstance(settings.get(group), dict)
+    ]  # fmt: skip
+    for group in ("privacy", "aggregation"):
+        name = settings.get(group, {}).get("name", "none")
+        parts += [] if name == "none" else [name]
+    clients = files.summary.get("clients") or files.run.get("clients")
+    if clients:
+        parts.append(f"{clients:,} client{'' if clients == 1 else 's'}")
+    if started := files.run.get("started"):
+        parts.append(str(started).replace("T", " ")[:16])
+    return " · ".join(parts)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def render(**values: str | Sequence[str] | Sequence[Section] | Mapping[str, Any]) -> str:
+    """Fill in the template; all text is escaped, charts are ours."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(TEMPLATE).render(values)
