@@ -30,6 +30,7 @@ _TOOLS = {
     "ledger": ("server_app.privacy.show_ledger", "main"),
     "identity": ("server_app.secure.show_identity", "identity"),
     "roster": ("server_app.secure.show_identity", "roster"),
+    "supernode": ("client_app.warm.supernode", "main"),
 }
 """First words of a command that is no run, and what does it."""
 _failures: list[int] = []

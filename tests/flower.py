@@ -34,8 +34,14 @@ def running(
 
 
 @contextmanager
-def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Start a SuperLink and SuperNodes; yield an environment that knows it as ``silos``."""
+def deployment(
+    folder: Path, node_configs: Sequence[str], *, warm: bool = True
+) -> Iterator[dict[str, str]]:
+    """Start a SuperLink and SuperNodes; yield an environment that knows it as ``silos``.
+
+    The SuperNodes are those of `fedproof supernode`, or Flower's own.
+    """
+    command = [program("fedproof"), "supernode"] if warm else [program("flower-supernode")]
     port = free_port(None)
     environment = quiet_environment() | {"FLWR_HOME": str(folder / "home")}
     (folder / "home").mkdir(parents=True)
@@ -49,7 +55,7 @@ def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, 
         for i, config in enumerate(node_configs):
             home = {"FLWR_HOME": str(folder / f"node-{i}-home")}
             supernode = [
-                program("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}",
+                *command, "--insecure", "--superlink", f"127.0.0.1:{port}",
                 "--port", str(free_port(None)), "--node-config", config,
             ]  # fmt: skip
             stack.enter_context(running(supernode, folder / f"node-{i}", environment | home))
