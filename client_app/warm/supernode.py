@@ -23,7 +23,7 @@ from pathlib import Path
 
 from client_app.warm.worker import Worker
 from conf.errors import FedproofError
-from conf.flower import require_tested
+from conf.flower import hasten, require_tested
 
 log = logging.getLogger("flwr")
 SHORTEST = 0.1
@@ -90,6 +90,7 @@ def _flower(arguments: Sequence[str]) -> None:
     """Run Flower's own command in this process, which it ends."""
     loop = importlib.import_module("flwr.supernode.start_client_internal")
     loop.time = Pauses()  # type: ignore[attr-defined]
+    hasten(loop.__name__)
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *arguments]
     command.flower_supernode()

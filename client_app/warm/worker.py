@@ -8,6 +8,8 @@ import signal
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
+from conf.flower import hasten
+
 log = logging.getLogger("flwr")
 IDLE = 900.0
 """Seconds without a message after which a run's process ends."""
@@ -43,7 +45,9 @@ class Worker:
             self._pipe.send(token)
             self._pipe.recv()
         except (EOFError, OSError):
-            log.warning("the process that answers run %s died; the next message starts another", run)
+            log.warning(
+                "the process that answers run %s died; the next message starts another", run
+            )
 
     def warm_up(self) -> None:
         """Start the first process, which imports everything, before there is a message."""
@@ -74,6 +78,7 @@ def serve(address: str, tokens: Connection) -> None:
     from client_app.app import app
     from client_app.warm.runtime import answer
 
+    hasten("flwr.supercore.inflatable.inflatable_utils")
     # Ctrl-C is for the SuperNode, which ends this process in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while tokens.poll(IDLE):
