@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from functools import partial
+from functools import wraps
 from importlib.metadata import version
+from typing import Any
 
 from conf.errors import FedproofError
 
@@ -45,6 +46,12 @@ def hasten(module: str) -> None:
     if not version("flwr").startswith(TESTED):
         return
     found = importlib.import_module(module)
-    pull = importlib.import_module("flwr.supercore.inflatable.inflatable_utils").pull_objects
-    if hasattr(found, "pull_objects"):
-        found.pull_objects = partial(pull, initial_backoff=_AGAIN, backoff_cap=_LONGEST)
+    original = getattr(found, "pull_objects", None)
+    if original is None or getattr(original, "__wrapped__", None):
+        return
+
+    @wraps(original)
+    def sooner(*args: Any, **told: Any) -> Any:
+        return original(*args, **(told | {"initial_backoff": _AGAIN, "backoff_cap": _LONGEST}))
+
+    found.pull_objects = sooner  # type: ignore[attr-defined]
