@@ -50,7 +50,8 @@ class Assignments:
 
     def __init__(self, address: str, secret: bytes) -> None:
         auth = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE})
-        self._client = _client(address, RuntimeVersionHttpInterceptor("SuperExec"), auth)
+        told = RuntimeVersionHttpInterceptor("SuperExec")
+        self._client = _client(address, told, auth, again=False)
 
     def next(self) -> Assigned | None:
         """Return the oldest message that nobody took yet, if there is one."""
@@ -105,8 +106,11 @@ def _alive(client: RuntimeHttpClient) -> Iterator[None]:
         sender.stop()
 
 
-def _client(address: str, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
+def _client(
+    address: str, *interceptors: ProtobufClientInterceptor, again: bool = True
+) -> RuntimeHttpClient:
     return RuntimeHttpClient.from_server_address(
         server_address=address, insecure=True, root_certificates=None,
-        interceptors=interceptors, retry_invoker=make_simple_http_retry_invoker(),
+        interceptors=interceptors, 
+        retry_invoker=make_simple_http_retry_invoker() if again else None,
     )  # fmt: skip
