@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,6 +22,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from conf.checks import check
 from conf.errors import FedproofError
+from conf.overrides import require_plain
 from conf.schema import Settings
 
 CONFIG_DIR = Path(__file__).resolve().parent
@@ -33,7 +34,7 @@ RESERVED = (
 """Names kept for capabilities to come; typing one says so instead of 'unknown'."""
 
 
-@cache
+@lru_cache(maxsize=256)
 def compose(overrides: tuple[str, ...]) -> Settings:
     """Compose and check the settings for some Hydra overrides.
 
@@ -50,6 +51,7 @@ def compose(overrides: tuple[str, ...]) -> Settings:
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the untyped configuration; Hydra's errors become one sentence."""
     plain = [normalize(override) for override in overrides]
+    require_plain(plain)
     for override in plain:
         _refuse_reserved(override)
     try:

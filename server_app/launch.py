@@ -30,6 +30,7 @@ _TOOLS = {
     "ledger": ("server_app.privacy.show_ledger", "main"),
     "identity": ("server_app.secure.show_identity", "identity"),
     "roster": ("server_app.secure.show_identity", "roster"),
+    "audit-log": ("server_app.show_audit", "main"),
     "supernode": ("client_app.warm.supernode", "main"),
 }
 """First words of a command that is no run, and what does it."""
@@ -78,7 +79,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     plain = _recall(plain)
     multirun = bool({"-m", "--multirun"} & set(flags))
     for run in _sweep(plain) if multirun else [tuple(plain)]:
-        compose(tuple(o for o in run if not o.lstrip("+~").startswith("hydra.")))
+        compose(tuple(o for o in run if not o.lstrip("+~").startswith(("hydra.", "hydra/"))))
     return [*flags, *plain]
 
 
