@@ -45,6 +45,13 @@ def reply(message: Message, context: Context, answer: Answer) -> Message:
     return Message(_logged(receipt, context, content), reply_to=message)
 
 
+def refuse(message: Message, context: Context, reason: str) -> Message:
+    """Refuse a message that nobody here can answer."""
+    receipt = _receipt(message, context)
+    content = _refusal(receipt, reason, "this node does not know such messages.")
+    return Message(_logged(receipt, context, content), reply_to=message)
+
+
 def _answered(message: Message, context: Context, answer: Answer, receipt: Receipt) -> RecordDict:
     site = site_of(context)
     cohort = Cohort.unpack(message.content)

@@ -108,7 +108,8 @@ class AuditLog:
         times: Counter[str] = Counter()
         for receipt in self.receipts():
             if receipt.run == run and receipt.message.startswith("train"):
-                times.update(receipt.rows if receipt.decision == ANSWERED else ())
+                answered = receipt.rows.keys() - receipt.errors.keys()
+                times.update(answered if receipt.decision == ANSWERED else ())
         return max((times[client] for client in clients), default=0)
 
     def repair(self) -> int:
