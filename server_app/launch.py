@@ -31,6 +31,7 @@ _TOOLS = {
     "identity": ("server_app.secure.show_identity", "identity"),
     "roster": ("server_app.secure.show_identity", "roster"),
     "audit-log": ("server_app.show_audit", "main"),
+    "deploy": ("server_app.deploy.command", "main"),
     "supernode": ("client_app.warm.supernode", "main"),
 }
 """First words of a command that is no run, and what does it."""

@@ -137,7 +137,7 @@ PRIVATE = "tasks: [healthcare]\naggregation: {mechanism: any}\nmetrics: {sums: t
         ("", "demands privacy=record_dp"),
         ("privacy=client_dp privacy.sigma=1", "demands privacy=record_dp"),
         ("privacy=record_dp privacy.sigma=0.2", "has reached its budget"),
-        ("privacy=record_dp privacy.sigma=1.5 privacy.delta=0.1 train.epochs=2", None),
+        ("privacy=record_dp privacy.sigma=1.5 privacy.delta=1e-3 task.scaling=local", None),
     ],
 )
 def test_privacy_is_not_lowered(tmp_path, overrides, reason):
