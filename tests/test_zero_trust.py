@@ -60,11 +60,6 @@ def test_one_private_run_to_a_model(tmp_path, silos):
         (ledger,) = (kit / "ledgers").glob("*.jsonl")
         assert len(Ledger(ledger).entries()) == 1
         assert Check(kit, data[silo], None).run()
-    # The same federation, asked for updates in the clear: every silo refuses, and says so at home.
-    refused = run(tmp_path / "clear", environment)
-    assert refused.returncode == 1 and "policy demands privacy=record_dp" in refused.stderr
-    last = AuditLog(folder / "silos" / "va" / "audit.jsonl").receipts()[-1]
-    assert last.decision == "refused" and not last.rows
 
 
 def node(port, folder, *options):
