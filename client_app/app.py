@@ -9,7 +9,21 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-app = ClientApp()
+
+class Application(ClientApp):
+    """A ClientApp that answers, too, when it is asked what nobody here does: that it refuses."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message."""
+        try:
+            return super().__call__(message, context)
+        except ValueError:
+            from client_app.answering import refuse
+
+            return refuse(message, context, f"it is of type '{message.metadata.message_type}'")
+
+
+app = Application()
 
 
 @app.query()

@@ -6,6 +6,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from client_app.answering import excused, reply
+from client_app.gate import note
 from client_app.node import node_of
 from client_app.site import Site
 from client_app.training import Training, clocked
@@ -21,6 +22,8 @@ def describe_clients(message: Message, context: Context) -> Message:
         source = node_of(site).source
         clients = source.clients
         sizes = [source.size(client) for client in clients]
+        for client, size in zip(clients, sizes, strict=True):
+            note(client, sum(size))
         if site.protection is not None:
             # How many rows a client has is what sums hide, too.
             sizes = [(min(train, 1), min(test, 1)) for train, test in sizes]
@@ -59,6 +62,7 @@ def evaluate_clients(message: Message, context: Context) -> Message:
             with excused(errors, client), clock.stage("evaluation"):
                 with clock.stage("data"):
                     data = learner.data(client)
+                note(client, len(data.test))
                 number = int(str(config(told, "config")["server-round"]))
                 with clock.stage("state"):
                     kept = {} if store is None else store.load(client, number + 1)

@@ -21,6 +21,7 @@ from conf.compose import compose, split_overrides
 from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
+from task.audit import AuditLog
 from task.privacy.policy import Policy
 from task.secagg.seat import Seat
 from task.secure import Protection, protection_of
@@ -114,15 +115,23 @@ class Site:
             Guard(self).settle(client, seat, contributors)
 
 
+def audit_of(config: Mapping[str, Any]) -> AuditLog | None:
+    """Return the audit log of a node config; None for a node that only simulates."""
+    if "audit" in config:
+        return AuditLog(Path(str(config["audit"])).expanduser())
+    return AuditLog(get_flwr_home() / "fedproof-audit.jsonl") if "data" in config else None
+
+
 def site_of(context: Context) -> Site:
     """Return the site for a Flower context; processes keep it between messages.
 
     Reads from the run config ``overrides``; from the node config ``data`` and ``client`` (the
     silo's own data and name) or ``partition-id`` and ``num-partitions`` (a simulated node);
     ``state`` and ``ledger`` (where its clients keep what they keep, and their privacy ledgers);
+    ``audit`` (its audit log, see `audit_of`);
     ``identity`` and ``roster`` (the clients' signing key, and those of all clients that they know);
-    ``privacy``, ``placement``, ``max-epsilon``, ``delta``, ``aggregation``, ``min-cohort`` and
-    ``threshold`` (`Policy`).
+    ``policy`` (a file), ``privacy``, ``placement``, ``max-epsilon``, ``delta``, ``aggregation``,
+    ``min-cohort`` and ``threshold`` (`Policy`). Files that have changed make another site.
     """
     config = context.node_config
     places = tuple(
@@ -134,6 +143,7 @@ def site_of(context: Context) -> Site:
         places,
         None if "client" not in config else str(config["client"]),
         (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
+        stamps=tuple(_stamp(path) for path in (places[0], *places[3:]) if path is not None),
     )
     simulated = "partition-id" in config and site.data is None
     if site.settings.attack.name != "none" and not simulated:
@@ -144,6 +154,13 @@ def site_of(context: Context) -> Site:
     return site
 
 
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a file does, or one in a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(file.name, file.stat()) for file in files if file.exists()]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
 @lru_cache(maxsize=8)
 def _site(
     overrides: tuple[str, ...],
@@ -151,5 +168,7 @@ def _site(
     places: tuple[Path | None, ...],
     name: str | None,
     share: tuple[int, int],
+    *,
+    stamps: tuple[object, ...],
 ) -> Site:
     return Site(compose(overrides), policy, places, name, share)

@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from client_app.answering import excused
+from client_app.gate import note
 from client_app.guard import Moment
 from client_app.leaving import Leaving, require_finite
 from client_app.node import Node
@@ -82,6 +83,7 @@ class Training:
     def _data(self, client: str) -> Examples:
         with self._clock.stage("data"):
             data = self._learner.data(client).train
+        note(client, len(data))
         if not len(data):
             raise FedproofError(f"client '{client}' has no training rows.")
         return data

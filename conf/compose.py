@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,13 +22,14 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from conf.checks import check
 from conf.errors import FedproofError
+from conf.overrides import require_plain
 from conf.schema import Settings
 
 CONFIG_DIR = Path(__file__).resolve().parent
 CONFIG_NAME = "config"
 
 
-@cache
+@lru_cache(maxsize=256)
 def compose(overrides: tuple[str, ...]) -> Settings:
     """Compose and check the settings for some Hydra overrides.
 
@@ -45,6 +46,7 @@ def compose(overrides: tuple[str, ...]) -> Settings:
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Compose the untyped configuration; Hydra's errors become one sentence."""
     plain = [normalize(override) for override in overrides]
+    require_plain(plain)
     try:
         with _own_hydra():
             return hydra_compose(CONFIG_NAME, plain)

@@ -134,7 +134,7 @@ def _strategies(value: Any) -> bool:
 def _inner(strategy: Strategy, where: str, tensors: Tensors) -> dict[str, Any]:
     """Move the arrays of one strategy of several into `tensors`; return its tree."""
     found, tree = strategy_state(strategy)
-    tensors |= prefixed(where, found)
+    tensors |= prefixed({where: found})
     return tree
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from importlib.metadata import version
 
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from conf.errors import FedproofError
-
-TESTED = "1.41."
+from conf.flower import require_tested
 
 
 def adopt_identity(run_id: int, node_id: int = 1) -> None:
@@ -21,12 +18,7 @@ def adopt_identity(run_id: int, node_id: int = 1) -> None:
     FedproofError
         If the installed Flower is one that this was not tested with.
     """
-    installed = version("flwr")
-    if not installed.startswith(TESTED):
-        raise FedproofError(
-            f"flwr {installed} is installed, but federation=local was tested with {TESTED}x: "
-            f"install flwr {TESTED}x or use federation=flower."
-        )
+    require_tested("federation=local", "federation=flower")
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, run_id
 
 

@@ -31,6 +31,9 @@ _TOOLS = {
     "identity": ("server_app.secure.show_identity", "identity"),
     "report": ("server_app.report.show_report", "main"),
     "roster": ("server_app.secure.show_identity", "roster"),
+    "audit-log": ("server_app.show_audit", "main"),
+    "deploy": ("server_app.deploy.command", "main"),
+    "supernode": ("client_app.warm.supernode", "main"),
 }
 """First words of a command that is no run, and what does it."""
 _failures: list[int] = []
@@ -78,7 +81,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     plain = _recall(plain)
     multirun = bool({"-m", "--multirun"} & set(flags))
     for run in _sweep(plain) if multirun else [tuple(plain)]:
-        compose(tuple(o for o in run if not o.lstrip("+~").startswith("hydra.")))
+        compose(tuple(o for o in run if not o.lstrip("+~").startswith(("hydra.", "hydra/"))))
     return [*flags, *plain]
 
 

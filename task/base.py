@@ -141,6 +141,13 @@ class Task(ABC, Generic[R]):
             If the data is missing or does not fit the task.
         """
 
+    def columns(self, path: Path | None) -> list[str] | None:
+        """Return the columns of the data at `path` that a run would use; None if it has none.
+
+        It looks at names only, for a silo's policy decides by them before any row is read.
+        """
+        return None
+
     @abstractmethod
     def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
         """Return the model's shape; the server calls this and has no rows."""

@@ -84,6 +84,30 @@ def read_tables(path: Path) -> tuple[pandas.DataFrame, list[str] | None]:
     return pandas.concat(tables, ignore_index=True), rows
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the columns of a file, or of the first file of a folder, without reading rows.
+
+    Raises
+    ------
+    FedproofError
+        If there is no table.
+    """
+    import pandas
+    import pyarrow.parquet
+
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.name.lower().endswith(SUFFIXES))
+        path = files[0] if files else path
+    try:
+        if path.name.lower().endswith(".parquet"):
+            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+        return [str(name) for name in pandas.read_csv(path, nrows=0).columns]
+    except (ValueError, OSError, EOFError) as error:
+        raise FedproofError(
+            f"cannot read the columns of {path} ({type(error).__name__}): give CSV or Parquet."
+        ) from None
+
+
 def require(table: pandas.DataFrame, columns: Iterable[str], path: Path) -> None:
     """Refuse a table without one of `columns`, naming those that are spelled like it."""
     for column in columns:

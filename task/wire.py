@@ -88,7 +88,14 @@ class Cohort:
                 client: RecordDict({key: content[name] for key, name in records.items()})
                 for client, records in layout.items()
             }
-        except (AssertionError, KeyError, AttributeError, TypeError, ValueError) as error:
+        except (
+            LookupError,
+            AssertionError,
+            AttributeError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:
             raise WireError(f"not a cohort message: {type(error).__name__}") from None
         if not (isinstance(errors, dict) and isinstance(header, dict)):
             raise WireError("not a cohort message: header")

@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what nodes with data of their own write out of the user's home."""
+    os.environ["FLWR_HOME"] = str(tmp_path_factory.mktemp("flwr-home"))
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _quiet() -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(1)

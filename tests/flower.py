@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from server_app.deploy import command
 from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+from task.identity import Identity
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,8 +36,14 @@ def running(
 
 
 @contextmanager
-def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Start a SuperLink and SuperNodes; yield an environment that knows it as ``silos``."""
+def deployment(
+    folder: Path, node_configs: Sequence[str], *, warm: bool = True
+) -> Iterator[dict[str, str]]:
+    """Start a SuperLink and SuperNodes; yield an environment that knows it as ``silos``.
+
+    The SuperNodes are those of `fedproof supernode`, or Flower's own.
+    """
+    node = [program("fedproof"), "supernode"] if warm else [program("flower-supernode")]
     port = free_port(None)
     environment = quiet_environment() | {"FLWR_HOME": str(folder / "home")}
     (folder / "home").mkdir(parents=True)
@@ -49,11 +57,50 @@ def deployment(folder: Path, node_configs: Sequence[str]) -> Iterator[dict[str, 
         for i, config in enumerate(node_configs):
             home = {"FLWR_HOME": str(folder / f"node-{i}-home")}
             supernode = [
-                program("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}",
+                *node, "--insecure", "--superlink", f"127.0.0.1:{port}",
                 "--port", str(free_port(None)), "--node-config", config,
             ]  # fmt: skip
             stack.enter_context(running(supernode, folder / f"node-{i}", environment | home))
         yield environment
+
+
+@contextmanager
+def federation(
+    folder: Path, data: Mapping[str, Path], policy: str
+) -> Iterator[tuple[dict[str, str], int]]:
+    """Start what `fedproof deploy init` writes for silos with these data; yield as `deployment`.
+
+    And the port: TLS, registered nodes, each silo's own keys, roster and policy.
+    """
+    port = free_port(None)
+    folder.mkdir(parents=True)
+    (folder / "federation.yaml").write_text(
+        f"{{name: silos, address: 127.0.0.1, port: {port}, task: healthcare, "
+        f"silos: [{', '.join(data)}]}}"
+    )
+    command.main(["init", str(folder)])
+    environment = quiet_environment() | {"FLWR_HOME": str(folder / "server" / "home")}
+    with ExitStack() as stack:
+        log = folder / "logs"
+        superlink = ["sh", str(folder / "server" / "start.sh")]
+        stack.enter_context(running(superlink, log / "superlink", environment))
+        wait_for(lambda: _listens(port), 60)
+        rosters = []
+        for silo in data:
+            kit = folder / "silos" / silo
+            command.main(["key", str(kit)])
+            public = Identity.read(kit / "identity.key").public
+            rosters.append(f"{public.hex()} {silo}\n")
+            register = [program("flwr"), "supernode", "register", str(kit / "node.pub"), "silos"]
+            subprocess.run(register, env=environment, check=True, capture_output=True, timeout=60)
+        for silo, path in data.items():
+            kit = folder / "silos" / silo
+            (kit / "roster").write_text("".join(rosters))
+            (kit / "policy.yaml").write_text(policy)
+            told = quiet_environment() | {"DATA": str(path)}
+            start = ["sh", str(kit / "start.sh")]
+            stack.enter_context(running(start, log / silo, told))
+        yield environment, port
 
 
 def _listens(port: int) -> bool:

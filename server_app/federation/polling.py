@@ -9,6 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from conf.flower import hasten
 from server_app.federation.exchange import ExchangeGrid
 
 SHARE = 0.003
@@ -32,6 +33,7 @@ class PolledGrid(ExchangeGrid):
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
+        hasten(type(grid).__module__)
 
     def set_run(self, run: Run) -> None:
         """Set the run of Flower's Grid."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from conf.errors import FedproofError
@@ -13,6 +14,7 @@ from task.privacy.accounting import epsilon
 from task.privacy.base import Privacy
 from task.privacy.ledger import Entry, standing
 from task.registry import find
+from task.rules import Rules, read_rules, require_run, strictest
 
 
 def mechanism_of(settings: Settings) -> Privacy | None:
@@ -48,6 +50,10 @@ class Policy:
         The fewest clients whose sum may be seen, where the server sees sums only.
     threshold : float
         The least ``aggregation.threshold``.
+    needs_privacy : bool
+        Whether a bound on ε keeps runs without privacy out.
+    rules : Rules or None
+        What the silo's policy file says besides.
     """
 
     privacy: str | None = None
@@ -57,30 +63,40 @@ class Policy:
     aggregation: str | None = None
     min_cohort: int = 3
     threshold: float = 0.5
+    needs_privacy: bool = True
+    rules: Rules | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
-        """Read what a node config demands: the attributes, with dashes.
+        """Read what a node config demands: the attributes, with dashes, and a file of `policy`.
+
+        The stricter of the two counts.
 
         Raises
         ------
         FedproofError
-            If a number is none, or none that can be kept to.
+            If a number is none, or none that can be kept to, or the file cannot be read.
         """
         texts = ("privacy", "placement", "aggregation")
         numbers = {"max-epsilon": INFINITY, "delta": 1.0, "min-cohort": INFINITY, "threshold": 1.0}
         told: dict[str, Any] = {key: str(config[key]) for key in texts if key in config}
         told |= {k: _number(config[k], k, below) for k, below in numbers.items() if k in config}
-        return cls(**{key.replace("-", "_"): value for key, value in told.items()})
+        told = {key.replace("-", "_"): value for key, value in told.items()}
+        if "policy" not in config:
+            return cls(**told)
+        rules = read_rules(Path(str(config["policy"])).expanduser())
+        return cls(**strictest(rules, told), rules=rules)
 
     def require(self, settings: Settings) -> None:
-        """Refuse a run without the mechanism that is demanded.
+        """Refuse a run without the mechanism that is demanded, or that asks for too much.
 
         Raises
         ------
         FedproofError
             Then.
         """
+        if self.rules is not None:
+            require_run(self.rules, settings)
         if self.privacy is not None and settings.privacy.name != self.privacy:
             raise FedproofError(
                 f"this node's policy demands privacy={self.privacy}, the run has "
@@ -92,7 +108,8 @@ class Policy:
                 f"this node's policy demands privacy.placement={self.placement}, the run has "
                 f"{placement or 'no client-level privacy'}: nothing is sent."
             )
-        if self.max_epsilon < INFINITY and settings.privacy.name == "none":
+        bounded = self.needs_privacy and self.max_epsilon < INFINITY
+        if bounded and settings.privacy.name == "none":
             raise FedproofError(
                 f"this node's policy allows max-epsilon={self.max_epsilon:g}, the run has no "
                 "privacy: nothing is sent."

@@ -91,6 +91,10 @@ class Task(BaseTask[Examples]):
         labels = (table[:, -1] > 0).astype(np.int64)
         return Pool(_examples(encode(table), labels), labels, hospitals)
 
+    def columns(self, path: Path | None) -> list[str] | None:
+        """Return UCI's columns: all, or the eleven that FLamby uses."""
+        return [*COLUMNS[:10], COLUMNS[13]] if self._flamby else list(COLUMNS)
+
     def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
         """Thirteen features after FLamby, or all."""
         width = 13 if self._flamby else encode(np.zeros((1, len(COLUMNS)))).shape[1]

@@ -80,6 +80,11 @@ class Task(task.base.Task["pandas.DataFrame"]):
             None if clients is None else [clients[i] for i in known],
         )
 
+    def columns(self, path: Path | None) -> list[str] | None:
+        """Return all columns of the table but those that are dropped."""
+        known = [] if path is None else tables.column_names(path)
+        return [name for name in known if name not in self.config.options["drop"]]
+
     def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
         """Return the width of the agreed features, and one output or one per class."""
         target = shared["target"]

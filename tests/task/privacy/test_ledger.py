@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from conf.errors import FedproofError
-from task.privacy import ledger as module
+from task import chain as module
+from task.hash_chain import DamagedChainError
 from task.privacy.accounting import Spend
-from task.privacy.ledger import DamagedLedgerError, Entry, Ledger
+from task.privacy.ledger import Entry, Ledger
 from tests.flower import ROOT
 
 
@@ -62,7 +63,7 @@ def test_an_edit_shows(ledger, line, change):
         lines[line], lines[line - 1] = lines[line - 1], lines[line]
     ledger.path.write_bytes(b"".join(lines))
     for use in (ledger.entries, lambda: ledger.spend(entry(4), free)):
-        with pytest.raises(DamagedLedgerError, match="was edited"):
+        with pytest.raises(DamagedChainError, match="was edited"):
             use()
     assert ledger.path.read_bytes() == b"".join(lines)
 
@@ -74,13 +75,13 @@ def test_a_forged_end_and_a_missing_head_show(ledger):
         other.spend(entry(number + 5), free)
     kept = ledger.path.read_bytes()
     ledger.path.write_bytes(other.path.read_bytes())
-    with pytest.raises(DamagedLedgerError, match="does not end as its head says"):
+    with pytest.raises(DamagedChainError, match="does not end as its head says"):
         ledger.entries()
     ledger.path.write_bytes(kept)
     head = ledger.path.with_name(ledger.path.name + ".head")
     for content in (None, "rubbish", "7"):
         head.unlink() if content is None else head.write_text(content)
-        with pytest.raises(DamagedLedgerError, match="edited"):
+        with pytest.raises(DamagedChainError, match="edited"):
             ledger.entries()
 
 
@@ -89,7 +90,7 @@ def test_a_torn_line_is_refused_until_it_is_cut_off(ledger):
     with ledger.path.open("ab") as file:
         file.write(b'{"number": 2, "uni')
     for use in (ledger.entries, lambda: ledger.spend(entry(2), free)):
-        with pytest.raises(DamagedLedgerError, match=r"torn line.*--repair"):
+        with pytest.raises(DamagedChainError, match=r"torn line.*--repair"):
             use()
     assert ledger.repair() == 18
     ledger.spend(entry(2), free)
@@ -137,7 +138,7 @@ def test_ten_thousand_crashes_lose_nothing_and_count_nothing_twice(tmp_path, mon
         plan["bytes"], plan["head"] = None, False
         try:
             found = [e.spend.steps for e in ledger.entries()]
-        except DamagedLedgerError as error:
+        except DamagedChainError as error:
             assert "torn line" in str(error)
             ledger.repair()
             found = [e.spend.steps for e in ledger.entries()]

@@ -1,0 +1,133 @@
+"""``fedproof supernode``: a SuperNode that answers with this installation's own code, and soon.
+
+Flower's own ``flower-supernode`` unpacks the application that came with the run and starts a
+process of it for each message: whoever submits a run brings the code, and torch is imported each
+time. Here the silo's own installation answers, whatever came along; its processes fork from one
+that has imported everything; and the SuperNode asks its SuperLink more often while a run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from client_app.warm.worker import Worker
+from conf.errors import FedproofError
+from conf.flower import hasten, require_tested
+
+log = logging.getLogger("flwr")
+SHORTEST = 0.1
+"""Seconds between two questions to the SuperLink while messages come."""
+SHARE = 0.05
+"""Of the time since the last message, the pause before the next question; at most Flower's."""
+_BUSY = 1.0
+"""Flower's pauses while a message is being answered are shorter than this, the others longer."""
+_OURS = ("--isolation", "--superexec-auth-secret-file", "--ssl-certfile")
+
+
+class Pauses:
+    """What Flower's loop takes for the module ``time``: pauses as long as nothing happened lately.
+
+    Flower asks its SuperLink every 3 s whether there is a message, and itself every 0.5 s whether
+    it is answered.
+    """
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds`, or less."""
+        if seconds < _BUSY:
+            self._last = time.monotonic()
+        pause = SHARE * (time.monotonic() - self._last)
+        time.sleep(min(seconds, max(pause, SHORTEST)))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a SuperNode; takes the options of ``flower-supernode``.
+
+    Raises
+    ------
+    FedproofError
+        If an option is one that this command sets, or Flower is not the one it was made for.
+    """
+    require_tested("fedproof supernode", "flower-supernode")
+    parser = argparse.ArgumentParser(
+        prog="fedproof supernode", description=main.__doc__, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=None)
+    told, rest = parser.parse_known_args(arguments)
+    for option in rest:
+        if option.partition("=")[0] in _OURS:
+            raise FedproofError(
+                f"{option} cannot be given to `fedproof supernode`, which talks to its own "
+                "processes: leave it out, or use flower-supernode."
+            )
+    _keep_quiet()
+    port = told.port or _free_port()
+    with tempfile.TemporaryDirectory(prefix="fedproof-") as folder:
+        secret = secrets.token_hex(32).encode()
+        path = Path(folder) / "secret"
+        path.touch(0o600)
+        path.write_bytes(secret)
+        options = ["--host", told.host, "--port", str(port), "--isolation", "process"]
+        _serve_from_a_thread(f"{told.host}:{port}", secret)
+        _flower([*rest, *options, "--superexec-auth-secret-file", str(path)])
+
+
+def _flower(arguments: Sequence[str]) -> None:
+    """Run Flower's own command in this process, which it ends."""
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    loop.time = Pauses()  # type: ignore[attr-defined]
+    hasten(loop.__name__)
+    command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    sys.argv = ["flower-supernode", *arguments]
+    command.flower_supernode()
+
+
+def _serve_from_a_thread(address: str, secret: bytes) -> None:
+    worker = Worker(address)
+    worker.warm_up()
+    threading.Thread(target=_serve, args=(worker, address, secret), daemon=True).start()
+
+
+def _serve(worker: Worker, address: str, secret: bytes) -> None:
+    """Hand this SuperNode's messages to the worker, one after the other, as they come."""
+    import httpx
+
+    from client_app.warm.runtime import Assignments
+
+    assignments = Assignments(address, secret)
+    while True:
+        try:
+            assigned = assignments.next()
+        except httpx.HTTPError as error:
+            log.debug("the SuperNode does not answer yet: %s", error)
+            assigned = None
+        if assigned is None:
+            time.sleep(SHORTEST)
+        else:
+            worker.answer(assigned.run, assigned.token)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _keep_quiet() -> None:
+    """Keep Flower from calling home; what is set already stays."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

@@ -1,0 +1,142 @@
+"""``fedproof deploy init DIR``, ``key DIR`` and ``check DIR``: from nothing to a federation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+from conf.errors import FedproofError
+from server_app.deploy import templates
+from server_app.deploy.federation import Federation, read_federation
+from server_app.deploy.keys import (
+    make_authority,
+    make_node_key,
+    make_server,
+    pem,
+    secret,
+    write_new,
+)
+from task.identity import Identity
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Set up a federation; make a silo's keys; check a silo.
+
+    Raises
+    ------
+    FedproofError
+        If a file is there already or something cannot be read.
+    """
+    parser = argparse.ArgumentParser(prog="fedproof deploy", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    init = commands.add_parser("init", help="write certificates and kits, from federation.yaml")
+    init.add_argument("folder", type=Path, help="with federation.yaml; everything goes there")
+    key = commands.add_parser("key", help="make a silo's keys, at the silo")
+    key.add_argument("folder", type=Path, help="the silo's kit")
+    check = commands.add_parser("check", help="say whether a silo can take part, at the silo")
+    check.add_argument("folder", type=Path, help="the silo's kit")
+    check.add_argument("--data", type=Path, required=True, help="as it is told to start.sh")
+    check.add_argument("--superlink", default=None, help="HOST:PORT instead of the kit's")
+    told = parser.parse_args(arguments)
+    if told.command == "init":
+        initialise(told.folder)
+    elif told.command == "key":
+        make_keys(told.folder)
+    else:
+        from server_app.deploy.check import Check
+
+        if not Check(told.folder, told.data, told.superlink).run():
+            sys.exit(1)
+
+
+def initialise(folder: Path) -> None:
+    """Write what a federation needs beside its ``federation.yaml``; nothing is overwritten.
+
+    Raises
+    ------
+    FedproofError
+        If the file is wrong, or something is there already.
+    """
+    federation = read_federation(folder / "federation.yaml")
+    for name in ("ca", "server", "silos"):
+        if (folder / name).exists():
+            raise FedproofError(f"{folder / name} is there already and stays: take another folder.")
+    authority = make_authority(federation.name)
+    key, certificate = make_server(authority, federation.address)
+    trusted = pem(authority[1])
+    write_new(folder / "ca" / "ca.key", secret(authority[0]), 0o600)
+    write_new(folder / "ca" / "ca.crt", trusted)
+    server = folder / "server"
+    write_new(server / "server.key", secret(key), 0o600)
+    write_new(server / "server.pem", pem(certificate) + trusted)
+    write_new(server / "ca.crt", trusted)
+    _write(server, _server_files(federation, server), federation, folder="server")
+    for silo in federation.silos:
+        kit = folder / "silos" / silo
+        write_new(kit / "ca.crt", trusted)
+        _write(kit, _silo_files(silo), federation, folder=silo, silo=silo)
+    print(
+        f"{folder}: ca/ stays with you and off the net, server/ goes to the SuperLink's machine, "
+        f"silos/NAME/ to each silo.\nEach silo: fedproof deploy key KIT, and send you node.pub. "
+        f"Then: FLWR_HOME={server / 'home'} flwr supernode register node.pub {federation.name}"
+    )
+
+
+def _server_files(federation: Federation, server: Path) -> dict[str, str]:
+    unit = Template(templates.UNIT).safe_substitute(what=f"SuperLink of {federation.name}")
+    compose = templates.COMPOSE.replace("$service", "superlink")
+    return {
+        "start.sh": templates.SUPERLINK,
+        "superlink.service": unit,
+        "docker-compose.yaml": compose.replace("$more", templates.SERVER_MORE),
+        "nginx.conf": templates.NGINX,
+        "home/config.toml": templates.CONNECTION.replace("$ca", str((server / "ca.crt").resolve())),
+    }
+
+
+def _silo_files(silo: str) -> dict[str, str]:
+    unit = Template(templates.UNIT).safe_substitute(what=f"SuperNode of {silo}")
+    compose = templates.COMPOSE.replace("$service", "supernode")
+    return {
+        "start.sh": templates.SUPERNODE,
+        "supernode.service": unit,
+        "docker-compose.yaml": compose.replace("$more", templates.SILO_MORE),
+        "policy.yaml": templates.POLICY,
+        "superlink": "$endpoint\n",
+    }
+
+
+def _write(place: Path, files: Mapping[str, str], federation: Federation, **more: str) -> None:
+    """Write files with the federation's values filled in."""
+    values = {
+        "name": federation.name, "address": federation.address, "port": str(federation.port),
+        "endpoint": federation.endpoint, "task": federation.task, **more,
+    }  # fmt: skip
+    for name, text in files.items():
+        mode = 0o755 if name.endswith(".sh") else 0o600 if name.startswith("home/") else 0o644
+        write_new(place / name, Template(text).substitute(values), mode)
+
+
+def make_keys(kit: Path) -> None:
+    """Make a silo's keys in its kit, and say what of them travels.
+
+    Raises
+    ------
+    FedproofError
+        If this is no kit, or it has keys.
+    """
+    if not (kit / "ca.crt").is_file():
+        raise FedproofError(f"{kit} is no kit of a silo: give a folder that `deploy init` wrote.")
+    public = make_node_key(kit / "node.key")
+    identity = Identity()
+    try:
+        identity.write(kit / "identity.key")
+    except FileExistsError:
+        raise FedproofError(f"{kit / 'identity.key'} is there already and stays.") from None
+    print(
+        f"Send to the federation's operator {kit / 'node.pub'}:\n{public.decode().strip()}\n"
+        f"and to all silos, for their rosters:\n{identity.public.hex()} {kit.resolve().name}"
+    )

@@ -1,0 +1,53 @@
+"""The warm SuperNode's own parts; that it serves runs is in tests/test_deployment.py."""
+
+import pytest
+
+from client_app.warm import supernode
+from client_app.warm.worker import Worker
+from conf import flower
+from conf.errors import FedproofError
+
+
+@pytest.mark.parametrize("option", ["--isolation=process", "--ssl-certfile", "--isolation"])
+def test_options_that_it_sets_itself(option):
+    with pytest.raises(FedproofError, match="cannot be given to `fedproof supernode`"):
+        supernode.main([option])
+
+
+def test_another_flower_is_refused(monkeypatch):
+    monkeypatch.setattr(flower, "version", lambda _: "1.50.0")
+    with pytest.raises(FedproofError, match="use flower-supernode"):
+        supernode.main([])
+
+
+def test_pauses_follow_what_happens(monkeypatch):
+    clock, slept = [0.0], []
+
+    def sleep(seconds):
+        slept.append(round(seconds, 3))
+        clock[0] += seconds
+
+    monkeypatch.setattr(supernode.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(supernode.time, "sleep", sleep)
+    pauses = supernode.Pauses()
+    pauses.sleep(3)
+    clock[0] += 20
+    pauses.sleep(3)
+    clock[0] += 500
+    pauses.sleep(3)
+    pauses.sleep(0.5)
+    pauses.sleep(3)
+    assert slept == [0.1, 1.005, 3, 0.1, 0.1]
+
+
+def test_a_process_that_dies_is_replaced(monkeypatch):
+    """A token that no SuperNode knows is a message lost, not the worker."""
+    worker = Worker("127.0.0.1:1")
+    worker.warm_up()
+    process = worker._process
+    process.kill()
+    process.join()
+    worker._start(7)
+    assert worker._process.is_alive() and worker._process.pid != process.pid
+    worker.stop()
+    assert worker._process is None
