@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import FedproofError
@@ -40,6 +40,7 @@ def test_a_round_reads_what_the_round_before_it_wrote(tmp_path):
     assert all(tmp_path in path.resolve().parents for path in files(tmp_path))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 12), st.booleans(), st.booleans()), max_size=30))
 def test_no_state_is_missed_and_few_are_kept(tmp_path_factory, steps):
     """Rounds sampled or not, checkpointed or not, resumed or not, against a plain history."""
