@@ -7,7 +7,7 @@ which adds its own noise.
 
 from __future__ import annotations
 
-from benchmarks.fashion_mnist import unpacked
+from benchmarks.niid_bench import unpacked
 from benchmarks.runs import run, write_results
 from conf.compose import quote
 
