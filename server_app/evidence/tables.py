@@ -78,17 +78,18 @@ def _figures_table(summary: Mapping[str, Any]) -> Table:
 
     Of one metric there is then also the clients' mean, and that of the worst tenth of them.
     """
-    held_out, metric = summary["held_out"], summary["metric"]
+    held_out = summary["held_out"]
     personal = summary.get("personalization", "none") != "none"
     names = [summary["task"], summary["strategy"], *[summary["personalization"]] * personal]
     title = " · ".join([*names, f"round {summary['evaluated_round']}"])
-    columns = ["personal", "global"] if f"{GLOBAL}{metric}" in held_out else [""]
+    both = any(name.startswith(GLOBAL) for name in held_out)
+    columns = ["personal", "global"] if both else [""]
     table = Table("held out, all clients", *columns, title=title, title_justify="left")
     rows = {name: (held_out, name) for name in sorted(held_out) if not name.startswith(GLOBAL)}
     for name, label in (("mean", "mean of clients"), ("worst_decile", "worst tenth")):
         # Sums that hide the clients' answers have neither.
         if personal and summary.get(name):
-            rows[f"{metric}, {label}"] = (summary[name], metric)
+            rows[f"{summary['metric']}, {label}"] = (summary[name], summary["metric"])
     for label, (figures, name) in rows.items():
         found = [figures.get(prefix + name) for prefix in ("", GLOBAL)[: len(columns)]]
         table.add_row(label, *("–" if value is None else f"{value:.4f}" for value in found))

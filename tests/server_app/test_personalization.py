@@ -9,11 +9,14 @@ from safetensors.numpy import load, load_file
 
 from conf.compose import compose
 from server_app import checkpoint
+from server_app.engines.local import run_local
 from server_app.evaluate_model import held_out_metrics
 from server_app.evaluating import worst_decile
 from server_app.evidence import files
+from server_app.evidence.events import watching
 from server_app.evidence.tables import client_table, result_table
 from task.wire import Cohort
+from tests.flower import ROOT
 from tests.server_app.evidence.test_tables import render
 from tests.server_app.secure.runs import difference
 
@@ -253,3 +256,30 @@ def test_answers_name_the_model_that_they_are_about(federate):
             if "arrays" in part:
                 models.append({key.split("/")[0] for key in part["arrays"]})
     assert len(models) == 8 and all(len(numbers) == 1 for numbers in models)
+
+
+def test_a_node_keeps_personal_models_where_its_operator_says(federate, tmp_path):
+    chosen = (*SHORT, "personalization=ditto")
+    places = [tmp_path / "north", tmp_path / "south"]
+    nodes = [
+        {"partition-id": i, "num-partitions": 2, "state": str(place)}
+        for i, place in enumerate(places)
+    ]
+    ran = federate(*chosen, nodes=nodes)
+    assert all(list(place.rglob("*.safetensors")) for place in places)
+    assert not (ran.directory / "clients").exists()
+    assert clients(ran) == clients(federate(*chosen))
+
+
+@pytest.mark.slow
+def test_nothing_depends_on_the_workers(tmp_path):
+    found = []
+    for workers in (1, 2):
+        directory = tmp_path / str(workers)
+        told = [*SHORT[:3], "personalization=ditto", f"federation.workers={workers}"]
+        told.append(f"run_dir={directory}")
+        with watching(lambda _: None):
+            run_local(compose(tuple(told)), told, str(ROOT))
+        lines = (directory / files.CLIENTS).read_bytes()
+        found.append(((directory / files.MODEL).read_bytes(), lines))
+    assert found[0] == found[1]
