@@ -31,7 +31,7 @@ from server_app.federation.exchange import ExchangeGrid
 from task.arrays import blank, record_of, values_of
 from task.profiling import Stopwatch
 from task.stacked import stacks
-from task.wire import Cohort
+from task.wire import UNSENT, Cohort
 
 NODE = 1
 SHARES = (10, 7, 4, 2, 1, 1)
@@ -235,7 +235,8 @@ class Joined:
         self._parts |= {client: _kept(part) for client, part in cohort.parts.items()}
         self.errors |= cohort.errors
         self._clock.add(cohort.header.get("clock", {}))
-        self._header |= cohort.header
+        unsent = {**self._header.get(UNSENT, {}), **cohort.header.get(UNSENT, {})}
+        self._header |= cohort.header | ({UNSENT: unsent} if unsent else {})
         if "refused" in cohort.header:
             self.errors |= dict.fromkeys(piece.parts, str(self._header.pop("refused")))
         if cohort.total is not None:

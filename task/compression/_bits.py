@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ from task.compression.base import MalformedError, Packet, taken
 Bytes = NDArray[np.uint8]
 
 
-def packed(numbers: NDArray[np.integer], bits: int) -> Bytes:
+def packed(numbers: NDArray[np.integer[Any]], bits: int) -> Bytes:
     """Return numbers below 2^bits as so many bits each, the least significant first.
 
     Parameters
@@ -20,22 +22,23 @@ def packed(numbers: NDArray[np.integer], bits: int) -> Bytes:
     bits : int
         At most 32.
     """
-    wide = np.ascontiguousarray(numbers, "<u4").view(np.uint8).reshape(-1, 4)
+    width = _width(bits)
+    wide = np.ascontiguousarray(numbers, f"<u{width}").view(np.uint8).reshape(-1, width)
     each = np.unpackbits(wide, axis=1, count=bits, bitorder="little")
     return np.packbits(each.reshape(-1), bitorder="little")
 
 
-def unpacked(data: Bytes, bits: int, count: int) -> NDArray[np.uint32]:
-    """Return the numbers that `packed` was given; `data` must hold so many.
+def unpacked(data: Bytes, bits: int, count: int) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the numbers that `packed` was given, shape (count,); `data` must hold so many."""
+    width = _width(bits)
+    wide = np.zeros((count, 8 * width), np.uint8)
+    wide[:, :bits] = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits)
+    return np.packbits(wide, axis=1, bitorder="little").view(f"<u{width}").reshape(-1)
 
-    Returns
-    -------
-    array of uint32, shape (count,)
-    """
-    each = np.unpackbits(data, count=count * bits, bitorder="little").reshape(count, bits)
-    wide = np.zeros((count, 32), np.uint8)
-    wide[:, :bits] = each
-    return np.packbits(wide, axis=1, bitorder="little").view("<u4").reshape(-1)
+
+def _width(bits: int) -> int:
+    """Return the bytes of the type that numbers of so many bits are handled as."""
+    return 1 if bits <= 8 else 4
 
 
 def length(bits: int, count: int) -> int:

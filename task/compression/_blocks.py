@@ -36,8 +36,7 @@ class Blocks(Compressor):
         self, update: Tensor, layout: Layout, memory: Memory, seed: int
     ) -> tuple[Packet, Memory]:
         """Round up or down, with the chances that make the mean right."""
-        rows = torch.nn.functional.pad(update, (0, -len(update) % self._block))
-        rows = rows.view(-1, self._block)
+        rows = self._rows(update)
         largest = rows.abs().amax(1, keepdim=True)
         chance = np.random.default_rng(seed).random(rows.shape, np.float32)
         # What is too small to be divided by counts as zero.
@@ -53,7 +52,12 @@ class Blocks(Compressor):
         data = taken(packet, "values", np.uint8, length(self._bits, size))
         scales = taken(packet, "scales", np.float32, -(-size // self._block))
         codes = unpacked(data, self._bits, size)
-        if (codes > 2 * self._levels).any() or (scales < 0).any():
+        if codes.max(initial=0) > 2 * self._levels or (scales < 0).any():
             raise MalformedError("holds levels that there are not")
         steps = floats(codes).sub_(self._levels).div_(self._levels)
-        return steps.mul_(floats(scales).repeat_interleave(self._block)[:size])
+        return self._rows(steps).mul(floats(scales)[:, None]).view(-1)[:size]
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """Return blocks as rows, the last one filled up."""
+        filled = torch.nn.functional.pad(values, (0, -len(values) % self._block))
+        return filled.view(-1, self._block)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.compose import compose
-from server_app.compat import adopt_identity
+from server_app.compat import adopt_identity, stamp
 from server_app.engines import pool
-from server_app.engines.local import SHARES, LocalGrid, deal, run_local
+from server_app.engines.local import SHARES, Joined, LocalGrid, deal, run_local
 from server_app.engines.pool import DIED, _error
 from server_app.evidence import files
 from server_app.evidence.events import watching
-from task.wire import Cohort
+from task.wire import UNSENT, Cohort
 from tests.flower import ROOT
 
 ROWS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 999), min_size=1)
@@ -38,6 +38,16 @@ def test_pieces_hold_every_client_once_and_are_even(rows, workers, each):
     assert loads == sorted(loads, reverse=True)
     # As LPT: none is larger than its part of the whole by more than one client.
     assert loads[0] <= SHARES[0] * sum(loads) / sum(shares) + max(rows.values()) + 1
+
+
+def test_what_pieces_did_not_send_is_joined():
+    adopt_identity(1)
+    asked = Message(RecordDict(), 1, "train")
+    joined = Joined()
+    for unsent in ({"va": 7}, {"hungary": 9}, {}):
+        piece = Cohort(dict.fromkeys(unsent, RecordDict()), header={UNSENT: unsent, "code": "x"})
+        joined.take(piece, Message(piece.pack(), reply_to=stamp(asked)))
+    assert joined.cohort().header == {UNSENT: {"va": 7, "hungary": 9}, "code": "x"}
 
 
 def test_a_fast_exchange_is_cut_into_fewer_pieces():
