@@ -43,6 +43,5 @@ class Farthest(Omniscient):
 
 def root(length: Tensor, slope: Tensor, most: Tensor) -> Tensor:
     """Return the larger γ with length + 2·γ·slope + γ² = most."""
-    inside = (slope.square() + most - length).clamp_min(0.0)
-    larger: Tensor = inside.sqrt() - slope
-    return larger
+    inside: Tensor = (slope.square() + most - length).clamp_min(0.0)
+    return inside.sqrt() - slope
