@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +122,13 @@ def _name(value: str) -> str:
     return re.sub(r"[^0-9A-Za-z_.+=-]", "_", value)
 
 
-def _run(place: tuple[str, str, str], overrides: list[str], directory: Path) -> Cell:
+def _run(place: tuple[str, ...], overrides: list[str], directory: Path) -> Cell:
     from server_app.engines.local import run_local
 
     # Importing Flower sets this.
     logging.getLogger("flwr").setLevel(logging.ERROR)
     settings = compose(tuple(overrides))
+    page, row, column = place
     started = time.monotonic()
     if not _done(settings, directory):
         told = [*overrides, f"run_dir={quote(directory)}"]
@@ -137,17 +138,19 @@ def _run(place: tuple[str, str, str], overrides: list[str], directory: Path) -> 
             with watching(lambda event: None):
                 run_local(settings, told, str(APP_DIR))
         except FedproofError as error:
-            return Cell(*place, seconds=_since(started), failure=str(error))
+            return Cell(page, row, column, seconds=_since(started), failure=str(error))
     summary = files.read_json(directory / files.SUMMARY)
     run = files.read_json(directory / files.RUN)
     lines = files.read_lines(directory / files.METRICS)
-    return Cell(
-        *place,
+    cell = Cell(
+        page,
+        row,
+        column,
         score=summary["held_out"][settings.task.metric],
         backdoor=lines[-1].get("backdoor_success"),
         seconds=_since(started),
-        **shares(lines, set(run["attackers"])),
     )
+    return replace(cell, **shares(lines, set(run["attackers"])))  # type: ignore[arg-type]
 
 
 def _since(started: float) -> float:

@@ -105,6 +105,10 @@ class Ran:
         return files.read_json(self.directory / files.SUMMARY)
 
     @property
+    def run_facts(self) -> dict[str, Any]:
+        return files.read_json(self.directory / files.RUN)
+
+    @property
     def rounds(self) -> list[dict[str, Any]]:
         return files.read_lines(self.directory / files.METRICS)
 

@@ -34,7 +34,8 @@ class Farthest(Omniscient):
         direction = -against / against.norm().clamp_min(torch.finfo(torch.float64).tiny)
         offsets = mean - wide
         lengths, slopes = offsets.square().sum(dim=1), offsets @ direction
-        return (mean + self.longest(wide, lengths, slopes) * direction).to(honest.dtype)
+        moved: Tensor = mean + self.longest(wide, lengths, slopes) * direction
+        return moved.to(honest.dtype)
 
     def longest(self, honest: Tensor, lengths: Tensor, slopes: Tensor) -> Tensor:
         """Return γ; the squared distance to client i is lengths_i + 2·γ·slopes_i + γ²."""
@@ -43,6 +44,4 @@ class Farthest(Omniscient):
 
 def root(length: Tensor, slope: Tensor, most: Tensor) -> Tensor:
     """Return the larger γ with length + 2·γ·slope + γ² = most."""
-    inside = (slope.square() + most - length).clamp_min(0.0)
-    larger: Tensor = inside.sqrt() - slope
-    return larger
+    return (slope.square() + most - length).clamp_min(0.0).sqrt() - slope
