@@ -90,6 +90,7 @@ def bars_chart(title: str, names: Sequence[str], bars: Sequence[Bars], unit: str
         )  # fmt: skip
         _whiskers(axes, places, values, bar)
     _named(axes, names)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(unit)
     if len(bars) > 1:
         _legend(axes, len(bars))
@@ -108,6 +109,7 @@ def points_chart(
     axes.plot(values, places, "o", color=SERIES[0], markersize=5)
     _whiskers(axes, places, values, bars, SERIES[0])
     _named(axes, names)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(unit)
     return _svg(figure, title)
 

@@ -1,4 +1,4 @@
-"""MLflow: a server's, or a folder beside the run."""
+"""MLflow: a server's, or a database beside the run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build(settings: Settings, run_dir: Path) -> MLflow:
 
 def _uri(settings: Settings, run_dir: Path) -> str:
     told = settings.tracking.options["uri"] or os.environ.get("MLFLOW_TRACKING_URI")
-    return str(told) if told else (run_dir.parent / "mlruns").resolve().as_uri()
+    return str(told) if told else f"sqlite:///{(run_dir.parent / 'mlflow.db').resolve()}"
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

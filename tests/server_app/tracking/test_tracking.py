@@ -51,7 +51,7 @@ def test_none_leaves_the_watcher_alone(tmp_path: Path) -> None:
 
 def test_mlflow(mlflow: Any, tmp_path: Path) -> None:
     assert run("mlflow", tmp_path / "run") == [ROUND, SUMMARY]
-    mlflow.MlflowClient.assert_called_once_with((tmp_path / "mlruns").as_uri())
+    mlflow.MlflowClient.assert_called_once_with(f"sqlite:///{tmp_path}/mlflow.db")
     client = mlflow.MlflowClient.return_value
     logged = [call.kwargs["metrics"] for call in client.log_batch.call_args_list]
     assert logged == [
