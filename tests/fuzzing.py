@@ -105,7 +105,7 @@ def reply(content: RecordDict) -> None:
         cohort = read_reply(Message(content, reply_to=asked), {})
     except WireError:
         return
-    reference = Reference(ArrayRecord({"w": array_of(np.ones((2, 2), np.float32))}))
+    reference = Reference(record_of({"w": array_of(np.ones((2, 2), np.float32))}))
     for part in cohort.parts.values():
         try:
             reference.check_update(part, 50)
