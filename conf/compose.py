@@ -52,7 +52,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
             return hydra_compose(CONFIG_NAME, plain)
     except MissingConfigException as error:
         raise FedproofError(_missing_sentence(error)) from None
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise FedproofError(_hydra_sentence(str(error))) from None
 
 
