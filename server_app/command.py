@@ -41,13 +41,23 @@ def execute(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None
 
         evaluate_saved(settings, Path(settings.evaluate), run_dir)
     else:
-        with reported(run_dir):
-            if settings.compare:
-                from server_app.comparison.show import compare
+        _run(settings, overrides, run_dir)
 
-                compare(settings, overrides, run_dir, _train)
-            else:
-                _train(settings, overrides, run_dir)
+
+def _run(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
+    """Train one run, or all seeds of a comparison, and leave a report in every directory."""
+    if not settings.compare:
+        _train_reported(settings, overrides, run_dir)
+        return
+    from server_app.comparison.show import compare
+
+    with reported(run_dir):
+        compare(settings, overrides, run_dir, _train_reported)
+
+
+def _train_reported(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:
+    with reported(run_dir):
+        _train(settings, overrides, run_dir)
 
 
 def _train(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None:

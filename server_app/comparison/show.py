@@ -49,7 +49,7 @@ def verdict_table(told: Mapping[str, Any]) -> Table:
     caption = f"{left} clients gain less" if left > 0 else None
     kinds = [kind for kind in MODELS if any(c.get(kind) for c in clients)]
     table = Table(
-        "client", "rows", *(MODELS[kind] for kind in kinds), "gain", "from", "to", "",
+        "client", *(MODELS[kind] for kind in kinds), "gain", "from", "to", "",
         caption=caption, box=SIMPLE_HEAD, pad_edge=False, title_justify="left",
         title=f"{told['metric']}, {told['seeds']} seeds",
     )  # fmt: skip
@@ -58,7 +58,7 @@ def verdict_table(told: Mapping[str, Any]) -> Table:
         bounds = ["–" if gain[end] is None else f"{gain[end]:+.3f}" for end in ("low", "high")]
         figures = [f"{c[kind]['mean']:.3f}" if c[kind] else "–" for kind in kinds]
         table.add_row(
-            c["client"], f"{c['train']}+{c['test']}", *figures, f"{gain['mean']:+.3f}", *bounds,
+            c["client"], *figures, f"{gain['mean']:+.3f}", *bounds,
             c["effect"],
         )  # fmt: skip
     return table
