@@ -124,7 +124,7 @@ def client_grid(
     return AttackedGrid(attack, settings, grid, roster, header)
 
 
-class Backdoor:
+class BackdoorProbe:
     """How often a model reads held-out rows with the trigger as the attackers want.
 
     Parameters
