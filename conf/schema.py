@@ -26,6 +26,7 @@ from conf.groups import (
     StrategyConfig,
     TrackingConfig,
 )
+from conf.matrix import MatrixConfig
 
 
 class Scaling(Enum):
@@ -192,27 +193,6 @@ class StopConfig:
 
     patience: int = 0
     metric: str | None = None
-
-
-@dataclass
-class MatrixConfig:
-    """Many runs in place of one, and a table of what came out.
-
-    Attributes
-    ----------
-    row, column, page : str or None
-        Which setting each of them varies, such as ``attack``, ``strategy`` or ``partition``.
-    rows, columns, pages : list of str
-        Its values. Further overrides may follow a value after a space; a strategy may have
-        defences before it, as in ``nnm+fedmedian``.
-    """
-
-    row: str | None = None
-    rows: list[str] = field(default_factory=list)
-    column: str | None = None
-    columns: list[str] = field(default_factory=list)
-    page: str | None = None
-    pages: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -140,7 +140,7 @@ def client_grid(
     return AttackedGrid(attack, settings, grid, roster, header, packing)
 
 
-class Backdoor:
+class BackdoorProbe:
     """How often a model reads held-out rows with the trigger as the attackers want.
 
     Parameters

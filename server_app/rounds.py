@@ -18,7 +18,7 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app import checkpoint
-from server_app.attacking import Backdoor, client_grid
+from server_app.attacking import BackdoorProbe, client_grid
 from server_app.comparison.baselines import Baselines
 from server_app.defending import Screen
 from server_app.evidence.facts import start_facts
@@ -122,7 +122,7 @@ class RoundLoop:
         }  # fmt: skip
         packing = packing_of(self.settings, spec)
         self.grid = client_grid(self.settings, self._physical, self.roster, header, packing)
-        self.backdoor = Backdoor(self.settings, self.task, self._shared)
+        self.backdoor = BackdoorProbe(self.settings, self.task, self._shared)
         self.phases = Phases(
             self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
             sampler=self.sampler, sum_suffices=self.sum_suffices,

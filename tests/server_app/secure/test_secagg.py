@@ -172,6 +172,15 @@ def test_robust_strategies_look_at_sums_of_groups(federate):
         assert run.summary["secure"]["smallest_sum"] == 3
 
 
+def test_a_defence_looks_at_sums_of_groups(federate):
+    run = federate(
+        "task=vision", "federation.clients=12", "rounds=1", "train.steps=2", "aggregation=secagg",
+        "aggregation.groups=4", "defence=norm_clip", "defence.then=[bucketing]",
+    )  # fmt: skip
+    assert set(run.rounds[0]["anomaly"]) == {f"group {i}" for i in (1, 2, 3, 4)}
+    assert set(run.rounds[0]["defence"]) == {"clipped"}
+
+
 def test_central_noise_on_a_secure_sum(federate):
     run = federate(
         *SHORT, "rounds=2", "aggregation=secagg", "privacy=client_dp", "privacy.sigma=1",
