@@ -9,6 +9,7 @@ held-out rows after the last round.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from benchmarks.runs import ROOT, run, write_results
 from conf.compose import quote
 
 DATA = Path(os.environ.get("FEDPROOF_DATA", ROOT.parent / "shared" / "data"))
+KNOWN = ROOT / "benchmarks" / "results" / "personalization.json"
 SETS = {
     "hapt": ("task=iot", "task.split=rows", "rounds=10"),
     "femnist": (
@@ -60,12 +62,13 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def main(names: Sequence[str], rounds: int | None, methods: Sequence[str]) -> None:
-    """Run every method on every data set; write what is known so far after each."""
-    results: dict[str, Any] = {}
+    """Run methods on data sets; write after each what is known so far, from earlier runs too."""
+    results: dict[str, Any] = json.loads(KNOWN.read_text()) if KNOWN.is_file() else {}
     for name in names:
         told = [*SETS[name], *([f"rounds={rounds}"] if rounds else [])]
         told.append(f"evaluate_every={rounds or 10}")
-        results[name] = {"settings": told}
+        if results.get(name, {}).get("settings") != told:
+            results[name] = {"settings": told}
         for method in methods or CHOSEN[name]:
             figures = measure([*told, *METHODS[method]])
             results[name][method] = figures

@@ -79,8 +79,9 @@ def _figures_table(summary: Mapping[str, Any]) -> Table:
     Of one metric there is then also the clients' mean, and that of the worst tenth of them.
     """
     held_out = summary["held_out"]
-    personal = summary.get("personalization", "none") != "none"
-    names = [summary["task"], summary["strategy"], *[summary["personalization"]] * personal]
+    method = summary.get("personalization", "none")
+    personal = method != "none"
+    names = [summary["task"], summary["strategy"], *[method] * personal]
     title = " · ".join([*names, f"round {summary['evaluated_round']}"])
     both = any(name.startswith(GLOBAL) for name in held_out)
     columns = ["personal", "global"] if both else [""]
