@@ -235,7 +235,7 @@ class Joined:
         self.errors |= cohort.errors
         self._clock.add(cohort.header.get("clock", {}))
         unsent = {**self._header.get(UNSENT, {}), **cohort.header.get(UNSENT, {})}
-        self._header |= cohort.header | ({UNSENT: unsent} if unsent else {})
+        self._header |= {**cohort.header, **({UNSENT: unsent} if unsent else {})}
         if "refused" in cohort.header:
             self.errors |= dict.fromkeys(piece.parts, str(self._header.pop("refused")))
         if cohort.total is not None:
