@@ -17,6 +17,7 @@ from server_app.defences.base import Defence, Stack
 from server_app.federation.layout import ARRAYS, Layout
 from server_app.federation.reduction import WEIGHT
 from task.attacks import attack_of
+from task.personalization import personalization_of
 from task.privacy.client_dp import ClientDP
 from task.privacy.policy import mechanism_of
 from task.registry import find
@@ -65,6 +66,25 @@ def looks_at_each(settings: Settings) -> bool:
     return True
 
 
+def _comparable(settings: Settings) -> bool:
+    """Tell whether all answers of a round are changes of one model.
+
+    Raises
+    ------
+    FedproofError
+        If they are not, and a defence compares them.
+    """
+    method = personalization_of(settings)
+    if method is None or not method.clusters:
+        return settings.strategy.name != "fedbuff"
+    if settings.defence.name != "none":
+        raise FedproofError(
+            f"defence={settings.defence.name} compares changes of one model, and personalization="
+            f"{settings.personalization.name} has clients change several: leave one of them out."
+        )
+    return False
+
+
 class Screen:
     """Applies the settings' defences to each round's answers.
 
@@ -79,7 +99,7 @@ class Screen:
     def __init__(self, settings: Settings, *, summed: bool) -> None:
         self._defences = defences_of(settings)
         self._seed = settings.seed
-        self._summed = summed
+        self._summed = summed or not _comparable(settings)
         # Sums of groups hide who is in them; they are numbered.
         self._grouped = settings.aggregation.name != "none"
         self._clients: list[str] = []

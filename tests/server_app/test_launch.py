@@ -101,7 +101,7 @@ def test_looking_at_the_configuration():
     done = fedproof("--cfg", "job", "task=finance", "rounds=7")
     assert done.returncode == 0 and "rounds: 7" in done.stdout and "name: finance" in done.stdout
     done = fedproof("--help")
-    assert done.returncode == 0 and "strategy: bulyan, fedadagrad" in done.stdout
+    assert done.returncode == 0 and "strategy: bulyan, centered_clipping" in done.stdout
     completion = quiet_environment() | {
         "COMP_LINE": "fedproof strategy=fedp", "COMP_POINT": "22", "_TEST": "1",
     }  # fmt: skip

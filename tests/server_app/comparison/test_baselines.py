@@ -150,8 +150,8 @@ def test_a_silo_tells_nothing_that_its_privacy_does_not_cover(
         path.write_text("age,ill\n" + "".join(f"{i},{i % 2}\n" for i in range(40)))
         nodes.append({"data": str(path), "state": str(tmp_path), "ledger": str(tmp_path / name)})
     # A server that calls itself a simulation, on silos with data of their own.
-    run = ("task=tabular", "task.target=ill", "compare=true", "rounds=1", "task.scaling=none",
-           "baselines.centralised=false", "train.batch_size=8")  # fmt: skip
+    run = ("task=tabular", "task.target=ill", "compare=true", "rounds=1", "task.scaling=local",
+           "task.kind=binary", "baselines.centralised=false", "train.batch_size=8")  # fmt: skip
     assert set(baselines(federate(*run, nodes=nodes))["clients"]) == {"a", "b"}
     with pytest.raises(FedproofError, match=r"not covered by the run's privacy"):
         federate(*run, "privacy=record_dp", "privacy.sigma=1.0", nodes=nodes)

@@ -6,7 +6,7 @@ from conf.errors import FedproofError
 
 
 @pytest.mark.parametrize(
-    "chosen", ["compression=int8", "defence=norm_clip", "attack=alie", "personalization=fedper"]
+    "chosen", ["compression=int8", "defence=norm_clip", "attack=alie", "personalization=ditto"]
 )
 def test_what_fedbuff_cannot_be_combined_with(chosen, federate):
     with pytest.raises(FedproofError, match="leave one of them out"):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from conf.errors import FedproofError
-from task import chain as module
+from task import hash_chain as module
 from task.hash_chain import DamagedChainError
 from task.privacy.accounting import Spend
 from task.privacy.ledger import Entry, Ledger
