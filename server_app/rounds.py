@@ -213,8 +213,8 @@ class RoundLoop:
         if self._lost == min(MOST_LOST, self.settings.rounds):
             raise FedproofError(
                 f"round {number}: the secure sums of {self._lost} rounds in a row were abandoned "
-                f"({training.abandoned}; {reasons(failed)}); resume the run when the cause is "
-                "mended."
+                f"({training.abandoned.rstrip('.')}; {reasons(failed)}); resume the run when the "
+                "cause is mended."
             )
         return {"train": {}, **training.line(number, [], failed, 1)}
 

@@ -202,4 +202,5 @@ def sift(
 
 def reasons(failed: Mapping[str, str]) -> str:
     """Return the first few failures, for a sentence."""
-    return "; ".join(f"{client}: {reason}" for client, reason in sorted(failed.items())[:5])
+    first = sorted(failed.items())[:5]
+    return "; ".join(f"{client}: {reason.rstrip('.')}" for client, reason in first)
