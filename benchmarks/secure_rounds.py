@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,23 +81,30 @@ def apart(clear: Path, hidden: Path) -> dict[str, float]:
 
 def dealt(folder: Path) -> list[str]:
     """Return the node configs of four SuperNodes that serve a client each."""
-    return [f'partition-id={i} num-partitions=4 state="{folder / str(i)}"' for i in range(4)]
+    names = [f"client-{i}" for i in range(4)]
+    keys = introduced(folder, names)
+    return [f"partition-id={i} num-partitions=4 {keys[name]}" for i, name in enumerate(names)]
 
 
 def silos(folder: Path) -> list[str]:
-    """Give each hospital its data, key and roster; return the node configs."""
-    configs, lines = [], []
-    for path in hospitals.main(folder / "data"):
-        name = path.name.split(".")[1]
+    """Return the node configs of hospitals, each with its own file."""
+    paths = {path.name.split(".")[1]: path for path in hospitals.main(folder / "data")}
+    keys = introduced(folder, list(paths))
+    return [f'data="{path}" {keys[name]}' for name, path in paths.items()]
+
+
+def introduced(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Write each client's key and the roster of all; return the node configs that name them."""
+    lines = []
+    for name in names:
         identity = Identity()
         identity.write(folder / f"{name}.key")
         lines.append(f"{identity.public.hex()} {name}\n")
-        configs.append(
-            f'data="{path}" identity="{folder / name}.key" roster="{folder / "roster"}" '
-            f'state="{folder / name}"'
-        )
     (folder / "roster").write_text("".join(lines), encoding="utf-8")
-    return configs
+    return {
+        name: f'identity="{folder / name}.key" roster="{folder / "roster"}" state="{folder / name}"'
+        for name in names
+    }
 
 
 if __name__ == "__main__":
