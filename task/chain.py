@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from task import kernels
 from task.convolutions import Link, Patches, Weighted, Winograd, narrow, wide
+from task.products import quietly
 
 
 class Chain:
@@ -41,6 +42,7 @@ class Chain:
         self._first = next(i for i, link in enumerate(links) if isinstance(link, Weighted))
 
     @torch.no_grad()
+    @quietly
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, shape (n, outputs), of inputs that may be overwritten."""
         if self._images:
@@ -50,6 +52,7 @@ class Chain:
         return x
 
     @torch.no_grad()
+    @quietly
     def backward(self, gradient: Tensor, rate: float | None = None) -> None:
         """Add to the gradients of the parameters, or take a step of plain SGD.
 

@@ -141,16 +141,19 @@ class Winograd(Weighted):
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient of the inputs."""
-        gradients = self._tiles.transformed(gradient)
-        below = self._tiles.input_gradient(gradients, self._kernels)
-        self._use(gradient, gradients, rate)
+        below = self._use(gradient, rate, self._kernels)
+        assert below is not None
         return below
 
     def update(self, gradient: Tensor, rate: float | None) -> None:
         """Use the weight's and the bias's gradients."""
-        self._use(gradient, self._tiles.transformed(gradient), rate)
+        self._use(gradient, rate, None)
 
-    def _use(self, gradient: Tensor, gradients: Tensor, rate: float | None) -> None:
-        target, scale = self.target(self.layer.weight, rate)
-        target.add_(self._tiles.weight_gradient(gradients), alpha=scale)
+    def _use(
+        self, gradient: Tensor, rate: float | None, kernels: winograd.Kernels | None
+    ) -> Tensor | None:
         self.shift(gradient.flatten(0, 2).sum(0), rate)
+        weight, below = self._tiles.gradients(gradient, kernels)
+        target, scale = self.target(self.layer.weight, rate)
+        target.add_(weight, alpha=scale)
+        return below

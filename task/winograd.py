@@ -1,18 +1,21 @@
-"""The gradient of a 3x3 convolution's weight in fewer multiplications, as matrix products.
+"""3x3 convolutions of stride 1, and their gradients, in fewer multiplications.
 
-It is a convolution itself, of the input with the gradient of the output. Winograd's F(3x3, 4x4)
-cuts it into tiles of 4x4 outputs and the 6x6 inputs that they come from, which take 36 products
-per pair of channels in place of 144 (Lavin and Gray 2016, section 4), and transforms, which are
-matrix products as well. Gradients lie within some 1e-6 of the direct ones.
+Winograd's F(4x4, 3x3) cuts outputs into tiles of 4x4 and the 6x6 inputs that they come from, which
+take 36 products per pair of channels in place of 144 (Lavin and Gray 2016, section 4), and
+transforms of rows and columns before and after. All of it are products of small matrices
+(`task.products`). Gradients lie within some 1e-6 of the direct ones.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from task.products import Matrices, multiply, quietly
 
 TILE, KERNEL = 4, 3
 POINTS = TILE + KERNEL - 1
@@ -40,8 +43,9 @@ def pays(
     return tiles >= _TILES and tiles * TILE**2 <= _WASTE * x[0] * rows * columns
 
 
+@quietly
 def weight_gradient(x: Tensor, grad: Tensor, padding: tuple[int, ...]) -> Tensor:
-    """Return the gradient of the weight of a convolution of stride 1.
+    """Return the gradient of the weight of a convolution.
 
     Parameters
     ----------
@@ -56,35 +60,37 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: tuple[int, ...]) -> Tensor
     -------
     Tensor, shape (outputs, channels, 3, 3)
     """
-    count, outputs, rows, columns = grad.shape
-    channels, down, across = x.shape[1], -(-rows // TILE), -(-columns // TILE)
-    over = POINTS - TILE
-    images = _padded(x, (TILE * down + over, TILE * across + over), padding)
-    grads = _padded(grad, (TILE * down, TILE * across), (0, 0))
-    of_inputs, of_grads, of_sums = _transforms(x.dtype)
-    total = x.new_zeros(POINTS**2, channels, outputs)
-    many = max(1, _CACHED // (POINTS**2 * down * across * (channels + outputs)))
-    whole, line, pixel, _ = images.stride()
-    strides = (line, pixel, whole, TILE * line, TILE * pixel, 1)
-    for first in range(0, count, many):
-        part = grads[first : first + many]
-        tiles = part.view(len(part), down, TILE, across, TILE, outputs).permute(2, 4, 0, 1, 3, 5)
-        shape = (POINTS, POINTS, len(part), down, across, channels)
-        inputs = images.as_strided(shape, strides, images.storage_offset() + first * whole)
-        left = (of_inputs @ inputs.reshape(POINTS**2, -1)).view(POINTS**2, -1, channels)
-        right = (of_grads @ tiles.reshape(TILE**2, -1)).view(POINTS**2, -1, outputs)
-        total.baddbmm_(left.transpose(1, 2), right)
-    sums = of_sums @ total.view(POINTS**2, -1)
-    return sums.view(KERNEL, KERNEL, channels, outputs).permute(3, 2, 0, 1)
+    each = POINTS**2 * -(-grad.shape[2] // TILE) * -(-grad.shape[3] // TILE)
+    many = max(1, _CACHED // (each * (x.shape[1] + grad.shape[1])))
+    total = x.new_zeros(grad.shape[1], x.shape[1], KERNEL, KERNEL)
+    for images, gradients in zip(torch.split(x, many), torch.split(grad, many), strict=True):
+        tiles = Tiles(images.permute(2, 3, 0, 1).contiguous(), padding)
+        total += tiles.gradients(gradients.permute(2, 3, 0, 1).contiguous(), None)[0]
+    return total
+
+
+class Kernels(NamedTuple):
+    """Transformed kernels, one matrix per point, in both orders."""
+
+    forward: Matrices
+    backward: Matrices
+
+
+def transformed(weight: Tensor) -> Kernels:
+    """Return transformed kernels, shape (points, channels, outputs) and with these exchanged."""
+    flat = _transforms(weight.dtype).kernels @ weight.detach().reshape(-1, KERNEL**2).t()
+    backward = flat.view(POINTS**2, *weight.shape[:2]).numpy()
+    return Kernels(np.ascontiguousarray(backward.transpose(0, 2, 1)), backward)
 
 
 class Tiles:
-    """Transformed tiles of images, which a convolution of stride 1 and its gradients share.
+    """Transformed tiles of images, which a convolution and its gradients share.
 
     With the transforms B of inputs, A of gradients of outputs, and G of kernels, outputs are
     Aᵀ[(B x) ⊙ (G w)], and the gradients Bᵀ[(A g) ⊙ (G w)] and Gᵀ[(B x) ⊙ (A g)]: B x and A g serve
-    twice. ⊙ multiplies matrices, one per point. Images have their pixels first, so that tiles are
-    copied in runs of channels times images.
+    twice. ⊙ multiplies matrices, one per point. Images have their pixels first, so that a pixel is
+    a run of images times channels. A row of tiles goes through all of it before the next one does,
+    so that it stays in a core's cache.
 
     Parameters
     ----------
@@ -97,69 +103,154 @@ class Tiles:
     def __init__(self, x: Tensor, padding: tuple[int, ...]) -> None:
         self._size, self._padding = x.shape, padding
         self._out = [s + 2 * p - KERNEL + 1 for s, p in zip(x.shape[:2], padding, strict=True)]
-        self._tiles = [-(-side // TILE) for side in self._out]
-        sides = [TILE * tiles + KERNEL - 1 for tiles in self._tiles]
-        x = _placed(x, sides, padding)
-        line, pixel, image, _ = x.stride()
-        shape = (POINTS, POINTS, *self._tiles, *x.shape[2:])
-        view = x.as_strided(shape, (line, pixel, TILE * line, TILE * pixel, image, 1))
-        self._of = _transforms(x.dtype)
-        self._inputs = (self._of[0] @ view.reshape(POINTS**2, -1)).view(POINTS**2, -1, x.shape[3])
+        self._tiles = down, across = [-(-side // TILE) for side in self._out]
+        self._matrices = _transforms(x.dtype)
+        x = _placed(x, [TILE * tiles + KERNEL - 1 for tiles in self._tiles], padding)
+        line, run = x.stride()[:2]
+        between = x.new_empty(POINTS, line)
+        inputs = x.new_empty(down, POINTS, POINTS, across, run)
+        transform = _Transform(
+            self._matrices.inputs,
+            x.as_strided((down, POINTS, line), (TILE * line, line, 1)).numpy(),
+            between.numpy(),
+            between.as_strided((POINTS, across, POINTS, run), (line, TILE * run, run, 1)).numpy(),
+            inputs.transpose(2, 3).numpy(),
+        )
+        for row in range(down):
+            transform(row)
+        self._inputs = inputs.view(down, *self._points(x.shape[3])).numpy()
 
-    def outputs(self, kernels: Tensor, bias: Tensor | None) -> Tensor:
+    def outputs(self, kernels: Kernels, bias: Tensor | None) -> Tensor:
         """Return the outputs, shape (rows, columns, n, outputs), for `transformed` kernels."""
-        products = torch.bmm(self._inputs, kernels).view(POINTS**2, -1)
-        values = _transposed(products.dtype)[1] @ products
-        out = products.new_empty(*self._whole(), self._size[2], kernels.shape[2])
-        tiles = values.view(TILE, TILE, *self._tiles, *out.shape[2:])
-        if bias is None:
-            self._apart(out).copy_(tiles)
-        else:
-            torch.add(tiles, bias, out=self._apart(out))
-        return out[: self._out[0], : self._out[1]].contiguous()
-
-    def transformed(self, gradient: Tensor) -> Tensor:
-        """Return the outputs' gradient, transformed."""
-        parts = self._apart(_placed(gradient, self._whole(), (0, 0))).reshape(TILE**2, -1)
-        return (self._of[1] @ parts).view(POINTS**2, -1, gradient.shape[3])
-
-    def weight_gradient(self, gradients: Tensor) -> Tensor:
-        """Return the weight's gradient, shape (outputs, channels, 3, 3)."""
-        products = torch.bmm(self._inputs.transpose(1, 2), gradients)
-        sums = self._of[2] @ products.view(POINTS**2, -1)
-        return sums.view(KERNEL, KERNEL, *products.shape[1:]).permute(3, 2, 0, 1)
-
-    def input_gradient(self, gradients: Tensor, kernels: Tensor) -> Tensor:
-        """Return the inputs' gradient, in the inputs' shape."""
-        products = torch.bmm(gradients, kernels.transpose(1, 2)).view(POINTS**2, -1)
-        values = _transposed(products.dtype)[0] @ products
         down, across = self._tiles
-        parts = values.view(POINTS, POINTS, down, across, *self._size[2:])
-        # Rows and columns of a tile beyond the fourth lie on those of the next.
-        total = values.new_zeros(TILE * down + TILE, TILE * across + TILE, *self._size[2:])
-        tiles = self._apart(total)
-        over = KERNEL - 1
-        tiles[:, :, :-1, :-1] = parts[:TILE, :TILE]
-        tiles[:over, :, 1:, :-1] += parts[TILE:, :TILE]
-        tiles[:, :over, :-1, 1:] += parts[:TILE, TILE:]
-        tiles[:over, :over, 1:, 1:] += parts[TILE:, TILE:]
+        count, outputs = self._size[2], kernels.forward.shape[2]
+        kind = torch.from_numpy(kernels.forward).dtype
+        products = torch.empty(self._points(outputs), dtype=kind)
+        between = torch.empty(TILE, POINTS, across, count * outputs, dtype=kind)
+        out = torch.empty(TILE * down, TILE * across, count, outputs, dtype=kind)
+        by_row = products.view(POINTS, POINTS, -1).transpose(0, 1)
+        transform = _Transform(
+            self._matrices.outputs,
+            by_row.expand(down, -1, -1, -1).numpy(),
+            between.flatten(2).transpose(0, 1).numpy(),
+            between.transpose(1, 2).numpy(),
+            out.view(down, TILE, across, TILE, -1).numpy(),
+        )
+        for row in range(down):
+            multiply(self._inputs[row], kernels.forward, products.numpy())
+            transform(row)
+        out = out[: self._out[0], : self._out[1]]
+        if bias is None:
+            return out.contiguous()
+        return out.add_(bias) if out.is_contiguous() else out + bias
+
+    def gradients(self, gradient: Tensor, kernels: Kernels | None) -> tuple[Tensor, Tensor | None]:
+        """Return the gradients of the weight and, for `transformed` kernels, of the input.
+
+        Shapes are (outputs, channels, 3, 3) and the input's.
+        """
+        (down, across), channels, outputs = self._tiles, self._size[3], gradient.shape[3]
+        gradient = _placed(gradient, [TILE * tiles for tiles in self._tiles], (0, 0))
+        between = gradient.new_empty(POINTS, across, TILE, gradient.stride(1))
+        points = gradient.new_empty(POINTS, POINTS, across, gradient.stride(1))
+        transform = _Transform(
+            self._matrices.gradients,
+            gradient.view(down, TILE, -1).numpy(),
+            between.flatten(1).numpy(),
+            between.numpy(),
+            points.transpose(1, 2).expand(down, -1, -1, -1, -1).numpy(),
+        )
+        at = points.view(self._points(outputs)).numpy()
+        total = np.zeros((POINTS**2, outputs, channels), at.dtype)
+        part = np.empty_like(total)
+        below = None if kernels is None else _Below(self._tiles, gradient, self._size[2:])
+        for row in range(down):
+            transform(row)
+            multiply(at.transpose(0, 2, 1), self._inputs[row], part)
+            total += part
+            if kernels is not None and below is not None:
+                below.add(row, at, kernels.backward)
+        sums = self._matrices.sums @ torch.from_numpy(total).view(POINTS**2, -1)
+        weight = sums.view(KERNEL, KERNEL, outputs, channels).permute(2, 3, 0, 1)
+        if below is None:
+            return weight, None
         (top, left), (height, width) = self._padding, self._size[:2]
-        return total[top : top + height, left : left + width].contiguous()
+        return weight, below.finished()[top : top + height, left : left + width].contiguous()
 
-    def _whole(self) -> list[int]:
-        return [TILE * tiles for tiles in self._tiles]
-
-    @staticmethod
-    def _apart(images: Tensor) -> Tensor:
-        """View images as (row in tile, column in tile, tile, tile, n, channels)."""
-        down, across = (side // TILE for side in images.shape[:2])
-        return images.view(down, TILE, across, TILE, *images.shape[2:]).permute(1, 3, 0, 2, 4, 5)
+    def _points(self, channels: int) -> tuple[int, int, int]:
+        """Return the shape of what is multiplied for a row of tiles."""
+        return POINTS**2, self._tiles[1] * self._size[2], channels
 
 
-def transformed(weight: Tensor) -> Tensor:
-    """Return kernels of shape (outputs, channels, 3, 3) as (points, channels, outputs)."""
-    flat = weight.permute(2, 3, 1, 0).reshape(KERNEL**2, -1)
-    return (_transposed(weight.dtype)[2] @ flat).view(POINTS**2, *weight.shape[1::-1])
+class _Below:
+    """The gradient of the input, which grows by a row of tiles at a time.
+
+    What a tile hands down is larger by two lines than its place, and these lie on those of the next
+    tile. So each four lines come from two tiles, by one product: `_Matrices.below`. Zeros stand for
+    the tiles before the first and after the last one.
+    """
+
+    def __init__(self, tiles: list[int], like: Tensor, pixel: torch.Size) -> None:
+        down, across = tiles
+        count, channels = pixel
+        run, line = count * channels, across * count * channels
+        matrix = POINTS * line
+        products = like.new_empty(down + 2, POINTS, POINTS, line)
+        products[0].zero_()
+        products[-1].zero_()
+        between = like.new_zeros(TILE, across + 2, POINTS, run)
+        whole = between.stride(0)
+        self._total = like.new_empty(TILE * (down + 1), TILE * (across + 1), count, channels)
+        self._transform = _Transform(
+            _transforms(like.dtype).below,
+            products.as_strided(
+                (down + 1, POINTS, across, 2 * POINTS, run),
+                (POINTS * matrix, line, run, matrix, 1),
+            ).numpy(),
+            between[:, 1:-1].permute(2, 1, 0, 3).numpy(),
+            between.as_strided(
+                (TILE, across + 1, 2 * POINTS, run), (whole, POINTS * run, run, 1)
+            ).numpy(),
+            self._total.view(down + 1, TILE, across + 1, TILE, run).numpy(),
+        )
+        self._products = products[1:].view(down + 1, POINTS**2, -1, channels).numpy()
+
+    def add(self, row: int, at: Matrices, kernels: Matrices) -> None:
+        """Take the transformed gradient of a row of tiles."""
+        multiply(at, kernels, self._products[row])
+        self._transform(row)
+
+    def finished(self) -> Tensor:
+        """Return it, and more lines and columns behind it."""
+        self._transform(len(self._products) - 1)
+        return self._total
+
+
+class _Transform(NamedTuple):
+    """A transform of the lines of a row of tiles, and then of their columns.
+
+    Attributes
+    ----------
+    matrix : ndarray
+        What both are multiplied with.
+    source : ndarray
+        Stacks of lines of pixels, by row of tiles.
+    written, read : ndarray
+        The same memory as lines, and as columns.
+    target : ndarray
+        Stacks of columns, by row of tiles.
+    """
+
+    matrix: Matrices
+    source: Matrices
+    written: Matrices
+    read: Matrices
+    target: Matrices
+
+    def __call__(self, row: int) -> None:
+        """Transform a row of tiles."""
+        multiply(self.matrix, self.source[row], self.written)
+        multiply(self.matrix, self.read, self.target[row])
 
 
 def _placed(images: Tensor, sides: list[int], before: tuple[int, ...]) -> Tensor:
@@ -170,34 +261,38 @@ def _placed(images: Tensor, sides: list[int], before: tuple[int, ...]) -> Tensor
     return nn.functional.pad(images, (0, 0, 0, 0, before[1], after[1], before[0], after[0]))
 
 
-@cache
-def _transposed(kind: torch.dtype) -> tuple[Tensor, ...]:
-    return tuple(matrix.t().contiguous() for matrix in _transforms(kind))
+class _Matrices(NamedTuple):
+    """What lines and columns are multiplied with, or flattened kernels and their sums."""
 
-
-def _padded(images: Tensor, sides: tuple[int, int], before: tuple[int, ...]) -> Tensor:
-    """Return images with zeros around them, so many rows and columns: (n, rows, columns, c)."""
-    images = images.permute(0, 2, 3, 1)
-    below, right = (
-        side - first - size
-        for side, first, size in zip(sides, before, images.shape[1:3], strict=True)
-    )
-    if any((*before, below, right)):
-        images = nn.functional.pad(images, (0, 0, before[1], right, before[0], below))
-    return images.contiguous()
+    inputs: Matrices
+    gradients: Matrices
+    outputs: Matrices
+    below: Matrices
+    kernels: Tensor
+    sums: Tensor
 
 
 @cache
-def _transforms(kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the matrices for flattened tiles of inputs, of gradients, and for their products.
+def _transforms(kind: torch.dtype) -> _Matrices:
+    """Return the matrices of transforms.
 
     The coefficients of a polynomial with given values (Toom and Cook) at ``_AT`` and infinity.
     """
-    inputs = [np.poly(np.delete(_AT, i))[::-1] for i in range(len(_AT))]
-    inputs = [*(np.append(row, 0.0) for row in inputs), np.poly(_AT)[::-1]]
+    rows = [np.append(np.poly(np.delete(_AT, i))[::-1], 0.0) for i in range(len(_AT))]
+    inputs = np.array([*rows, np.poly(_AT)[::-1]])
     others = np.array([np.prod(at - np.delete(_AT, i)) for i, at in enumerate(_AT)])
-    sums = [*(np.power.outer(_AT, range(KERNEL)) / others[:, None]), np.eye(KERNEL)[-1]]
-    grads = [*np.power.outer(_AT, range(TILE)), np.eye(TILE)[-1]]
-    told = (torch.tensor(np.array(matrix)) for matrix in (inputs, grads, np.transpose(sums)))
-    one, two, three = (torch.kron(matrix, matrix).to(kind) for matrix in told)
-    return one, two, three
+    kernels = np.array(
+        [*(np.power.outer(_AT, range(KERNEL)) / others[:, None]), np.eye(KERNEL)[-1]]
+    )
+    gradients = np.array([*np.power.outer(_AT, range(TILE)), np.eye(TILE)[-1]])
+    below = np.zeros((TILE, 2 * POINTS))
+    below[: KERNEL - 1, :POINTS] = inputs.T[TILE:]
+    below[:, POINTS:] = inputs.T[:TILE]
+    flat = torch.from_numpy(np.kron(kernels, kernels)).to(kind)
+
+    def told(matrix: Matrices) -> Matrices:
+        return torch.tensor(matrix).to(kind).contiguous().numpy()
+
+    return _Matrices(
+        told(inputs), told(gradients), told(gradients.T), told(below), flat, flat.t().contiguous()
+    )
