@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from task import kernels
 from task.convolutions import Link, Patches, Weighted, Winograd, narrow, wide
-from task.products import quietly
+from task.products import contracted, quietly
 
 
 class Chain:
@@ -152,7 +152,11 @@ class Dense(Weighted):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, shape (n, outputs), of inputs of shape (n, inputs)."""
         self._x = x
-        return nn.functional.linear(x, self.layer.weight, self.layer.bias)
+        layer = self.layer
+        if layer.weight.numel() <= kernels.CACHED or not x.t().is_contiguous():
+            return nn.functional.linear(x, layer.weight, layer.bias)
+        out = torch.from_numpy(contracted(layer.weight.detach().numpy(), x.t().numpy())).t()
+        return out.contiguous() if layer.bias is None else out + layer.bias
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient of the inputs."""
@@ -267,7 +271,7 @@ class FromPixelsFirst(Link):
     def forward(self, x: Tensor) -> Tensor:
         """Return shape (n, channels · height · width), from (height, width, n, channels)."""
         self._shape = (*x.shape[2:], *x.shape[:2])
-        return x.permute(2, 3, 0, 1).reshape(x.shape[2], -1)
+        return x.permute(3, 0, 1, 2).reshape(-1, x.shape[2]).t()
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient as images."""

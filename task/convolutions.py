@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from task import winograd
+from task.products import contracted
 
 _NARROW = 32
 """Fewer input channels times kernel columns make a convolution narrow."""
@@ -124,8 +125,14 @@ class Patches(Weighted):
         """Use the weight's and the bias's gradients."""
         target, scale = self.target(self.layer.weight, rate)
         outputs = len(target)
-        left = gradient.view(outputs, -1) if self._last else gradient.view(-1, outputs).t()
-        target.view(outputs, -1).addmm_(left, self._patches.t(), alpha=scale)
+        patches = self._patches.numpy()
+        if self._last:
+            left = gradient.view(outputs, -1)
+            products = contracted(patches, left.numpy().T).T
+        else:
+            left = gradient.view(-1, outputs).t()
+            products = contracted(left.numpy(), patches.T)
+        target.view(outputs, -1).add_(torch.from_numpy(products), alpha=scale)
         self.shift(left.sum(1), rate)
 
 

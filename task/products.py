@@ -1,8 +1,8 @@
-"""Products of small matrices, of which a step on a small network has thousands.
+"""Products of small matrices, which steps on small networks consist of.
 
-torch hands them to MKL, which reaches two thirds of what numpy's OpenBLAS does on them, and half or
-less on those of a few rows. On large ones they are alike. OpenBLAS would share products beyond a
-size among threads of its own, that nobody counts on: what is larger is cut, or left to torch.
+torch hands them to MKL, which reaches two thirds of the speed that numpy's OpenBLAS does on them,
+and half or less on those with few rows. On large ones they are alike. OpenBLAS shares products
+beyond a size among threads of its own, that nobody reckons with: those are cut, or left to torch.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 Matrices = NDArray[Any]
 """Stacks of matrices: the last two dimensions are theirs."""
 ALONE = 1 << 18
-"""Multiplications of a product that OpenBLAS surely leaves to one thread (its
-``SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD``)."""
-_COLUMNS = 16
-"""With fewer columns at once the left matrix would be read too often."""
+"""Multiplications in a product that OpenBLAS leaves to one thread (its ``SMP_THRESHOLD_MIN`` times
+``GEMM_MULTITHREAD_THRESHOLD``)."""
+_COLUMNS, _INNER = 16, 128
+"""Pieces with fewer columns, or with shorter sums, are slower than torch."""
 quietly = np.errstate(all="ignore")
 """Decorates what multiplies: of a model that diverges torch says nothing either."""
 
@@ -27,13 +28,13 @@ quietly = np.errstate(all="ignore")
 def multiply(left: Matrices, right: Matrices, out: Matrices) -> None:
     """Write the products of stacks of matrices to `out`.
 
-    Values of a row should lie next to each other in all three, and rows in no order. Of `left` the
-    same may hold for columns, at no cost; of `right` it costs half of the speed.
+    Values in a row, or in a column of `left`, should lie next to each other; those in a column of
+    `right` cost half of the speed.
 
     Parameters
     ----------
     left : ndarray, shape (..., m, k)
-        Often of fewer dimensions, which numpy's rules then add.
+        Of fewer dimensions, if need be, which numpy's rules add.
     right : ndarray, shape (..., k, n)
         As `left`.
     out : ndarray, shape (..., m, n)
@@ -46,6 +47,31 @@ def multiply(left: Matrices, right: Matrices, out: Matrices) -> None:
     elif rows * inner * _COLUMNS > ALONE:
         np.copyto(out, (torch.from_numpy(left) @ torch.from_numpy(right)).numpy())
     else:
-        for first in range(0, columns, width := ALONE // (rows * inner)):
-            part = slice(first, first + width)
-            np.matmul(left, right[..., part], out=out[..., part])
+        width = ALONE // (rows * inner)
+        np.matmul(left[..., None, :, :], _pieces(right, width), out=_pieces(out, width))
+        if rest := columns % width:
+            np.matmul(left, right[..., -rest:], out=out[..., -rest:])
+
+
+def contracted(left: Matrices, right: Matrices) -> Matrices:
+    """Return the product of two matrices, of shapes (m, k) and (k, n), where k is large.
+
+    As the sum of products of pieces, which a core's cache holds.
+    """
+    inner = left.shape[1]
+    width = ALONE // (len(left) * right.shape[1])
+    if width < _INNER or inner <= width:
+        return np.asarray(torch.from_numpy(left) @ torch.from_numpy(right))
+    parts = np.matmul(_pieces(left, width), _pieces(right.T, width).swapaxes(-1, -2))
+    total: Matrices = parts.sum(0)
+    if rest := inner % width:
+        total += left[:, -rest:] @ right[-rest:]
+    return total
+
+
+def _pieces(matrices: Matrices, width: int) -> Matrices:
+    """View all columns but the last few as a stack of pieces with so many columns each."""
+    *stack, rows, columns = matrices.shape
+    *steps, line, step = matrices.strides
+    shape = (*stack, columns // width, rows, width)
+    return as_strided(matrices, shape, (*steps, width * step, line, step))

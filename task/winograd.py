@@ -109,11 +109,13 @@ class Tiles:
         line, run = x.stride()[:2]
         between = x.new_empty(POINTS, line)
         inputs = x.new_empty(down, POINTS, POINTS, across, run)
+        pixels = (down, line // run, POINTS, run), (TILE * line, run, line, 1)
+        columns = (POINTS, across, POINTS, run), (line, TILE * run, run, 1)
         transform = _Transform(
             self._matrices.inputs,
-            x.as_strided((down, POINTS, line), (TILE * line, line, 1)).numpy(),
-            between.numpy(),
-            between.as_strided((POINTS, across, POINTS, run), (line, TILE * run, run, 1)).numpy(),
+            x.as_strided(*pixels).numpy(),
+            between.view(POINTS, -1, run).transpose(0, 1).numpy(),
+            between.as_strided(*columns).numpy(),
             inputs.transpose(2, 3).numpy(),
         )
         for row in range(down):
@@ -155,8 +157,8 @@ class Tiles:
         points = gradient.new_empty(POINTS, POINTS, across, gradient.stride(1))
         transform = _Transform(
             self._matrices.gradients,
-            gradient.view(down, TILE, -1).numpy(),
-            between.flatten(1).numpy(),
+            gradient.view(down, TILE, across, -1).transpose(1, 2).numpy(),
+            between.flatten(2).transpose(0, 1).numpy(),
             between.numpy(),
             points.transpose(1, 2).expand(down, -1, -1, -1, -1).numpy(),
         )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from task import products
-from task.products import multiply
+from task.products import contracted, multiply
 
 SIDES = st.integers(1, 40)
 
@@ -27,6 +27,18 @@ def test_products_of_stacks_are_torchs(rows, inner, columns, alone, flipped, apa
     torch.testing.assert_close(out, left @ right, rtol=1e-12, atol=1e-12)
 
 
+@settings(max_examples=60, deadline=None)
+@given(SIDES, st.integers(1, 2000), SIDES, st.sampled_from([1 << 18, 50_000]), st.booleans())
+def test_long_sums_are_torchs(rows, inner, columns, alone, flipped):
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(inner, n, generator=generator).double() for n in (rows, columns))
+    left = left.t() if flipped else left.t().contiguous()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "ALONE", alone)
+        found = contracted(left.numpy(), right.numpy())
+    torch.testing.assert_close(torch.from_numpy(found), left @ right, rtol=1e-12, atol=1e-9)
+
+
 def test_a_matrix_multiplies_each_of_a_stack():
     left, right, out = np.eye(3)[::-1], np.arange(24.0).reshape(4, 3, 2), np.empty((4, 3, 2))
     multiply(left, right, out)
@@ -37,9 +49,9 @@ def test_no_product_is_large_enough_for_a_second_thread(monkeypatch):
     sizes = []
     compute = np.matmul
 
-    def noted(left, right, out):
+    def noted(left, right, **options):
         sizes.append(left.shape[-2] * left.shape[-1] * right.shape[-1])
-        return compute(left, right, out=out)
+        return compute(left, right, **options)
 
     monkeypatch.setattr(products.np, "matmul", noted)
     for rows, inner, columns in ((6, 6, 50_000), (448, 32, 64), (500, 500, 500)):
@@ -47,4 +59,5 @@ def test_no_product_is_large_enough_for_a_second_thread(monkeypatch):
         out = np.empty((rows, columns))
         multiply(left, right, out)
         assert (out == inner).all()
+    assert (contracted(np.ones((32, 9000)), np.ones((9000, 27))) == 9000).all()
     assert len(sizes) > 4 and max(sizes) <= 1 << 18
