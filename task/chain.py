@@ -186,8 +186,9 @@ class Rectifier(Link):
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Zero the gradient where the output is zero."""
-        torch.ops.aten.threshold_backward.grad_input(gradient, self._y, 0, grad_input=gradient)
-        return gradient
+        out = gradient if gradient.is_contiguous() else torch.empty_like(self._y)
+        torch.ops.aten.threshold_backward.grad_input(gradient, self._y, 0, grad_input=out)
+        return out
 
 
 class Mask(Link):

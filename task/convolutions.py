@@ -130,7 +130,7 @@ class Patches(Weighted):
             left = gradient.view(outputs, -1)
             products = contracted(patches, left.numpy().T).T
         else:
-            left = gradient.view(-1, outputs).t()
+            left = gradient.reshape(-1, outputs).t()
             products = contracted(left.numpy(), patches.T)
         target.view(outputs, -1).add_(torch.from_numpy(products), alpha=scale)
         self.shift(left.sum(1), rate)
@@ -159,8 +159,8 @@ class Winograd(Weighted):
     def _use(
         self, gradient: Tensor, rate: float | None, kernels: winograd.Kernels | None
     ) -> Tensor | None:
-        self.shift(gradient.flatten(0, 2).sum(0), rate)
-        weight, below = self._tiles.gradients(gradient, kernels)
+        found = self._tiles.gradients(gradient, kernels)
         target, scale = self.target(self.layer.weight, rate)
-        target.add_(weight, alpha=scale)
-        return below
+        target.add_(found.weight, alpha=scale)
+        self.shift(found.bias, rate)
+        return found.input

@@ -47,7 +47,7 @@ def multiply(left: Matrices, right: Matrices, out: Matrices) -> None:
     elif rows * inner * _COLUMNS > ALONE:
         np.copyto(out, (torch.from_numpy(left) @ torch.from_numpy(right)).numpy())
     else:
-        width = ALONE // (rows * inner)
+        width = _even(columns, ALONE // (rows * inner))
         np.matmul(left[..., None, :, :], _pieces(right, width), out=_pieces(out, width))
         if rest := columns % width:
             np.matmul(left, right[..., -rest:], out=out[..., -rest:])
@@ -59,14 +59,20 @@ def contracted(left: Matrices, right: Matrices) -> Matrices:
     As the sum of products of pieces, which a core's cache holds.
     """
     inner = left.shape[1]
-    width = ALONE // (len(left) * right.shape[1])
-    if width < _INNER or inner <= width:
+    most = ALONE // (len(left) * right.shape[1])
+    if most < _INNER or inner <= most:
         return np.asarray(torch.from_numpy(left) @ torch.from_numpy(right))
+    width = _even(inner, most)
     parts = np.matmul(_pieces(left, width), _pieces(right.T, width).swapaxes(-1, -2))
     total: Matrices = parts.sum(0)
     if rest := inner % width:
         total += left[:, -rest:] @ right[-rest:]
     return total
+
+
+def _even(length: int, most: int) -> int:
+    """Return the length of pieces, which are at most so long and alike, but the last one."""
+    return -(-length // -(-length // most))
 
 
 def _pieces(matrices: Matrices, width: int) -> Matrices:

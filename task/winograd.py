@@ -64,8 +64,8 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: tuple[int, ...]) -> Tensor
     many = max(1, _CACHED // (each * (x.shape[1] + grad.shape[1])))
     total = x.new_zeros(grad.shape[1], x.shape[1], KERNEL, KERNEL)
     for images, gradients in zip(torch.split(x, many), torch.split(grad, many), strict=True):
-        tiles = Tiles(images.permute(2, 3, 0, 1).contiguous(), padding)
-        total += tiles.gradients(gradients.permute(2, 3, 0, 1).contiguous(), None)[0]
+        tiles = Tiles(images.permute(2, 3, 0, 1), padding)
+        total += tiles.gradients(gradients.permute(2, 3, 0, 1), None).weight
     return total
 
 
@@ -81,6 +81,22 @@ def transformed(weight: Tensor) -> Kernels:
     flat = _transforms(weight.dtype).kernels @ weight.detach().reshape(-1, KERNEL**2).t()
     backward = flat.view(POINTS**2, *weight.shape[:2]).numpy()
     return Kernels(np.ascontiguousarray(backward.transpose(0, 2, 1)), backward)
+
+
+class Gradients(NamedTuple):
+    """The gradients of a convolution.
+
+    Attributes
+    ----------
+    weight : Tensor, shape (outputs, channels, 3, 3)
+    bias : Tensor, shape (outputs,)
+    input : Tensor, shape (height, width, n, channels), or None
+        Lines of pixels may lie apart.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    input: Tensor | None
 
 
 class Tiles:
@@ -146,11 +162,8 @@ class Tiles:
             return out.contiguous()
         return out.add_(bias) if out.is_contiguous() else out + bias
 
-    def gradients(self, gradient: Tensor, kernels: Kernels | None) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of the weight and, for `transformed` kernels, of the input.
-
-        Shapes are (outputs, channels, 3, 3) and the input's.
-        """
+    def gradients(self, gradient: Tensor, kernels: Kernels | None) -> Gradients:
+        """Return the gradients, that of the input for `transformed` kernels only."""
         (down, across), channels, outputs = self._tiles, self._size[3], gradient.shape[3]
         gradient = _placed(gradient, [TILE * tiles for tiles in self._tiles], (0, 0))
         between = gradient.new_empty(POINTS, across, TILE, gradient.stride(1))
@@ -163,21 +176,26 @@ class Tiles:
             points.transpose(1, 2).expand(down, -1, -1, -1, -1).numpy(),
         )
         at = points.view(self._points(outputs)).numpy()
+        lines = gradient.view(down, -1, gradient.stride(1)).numpy()
         total = np.zeros((POINTS**2, outputs, channels), at.dtype)
-        part = np.empty_like(total)
+        part, bias = np.empty_like(total), np.zeros_like(lines[0, 0])
         below = None if kernels is None else _Below(self._tiles, gradient, self._size[2:])
         for row in range(down):
             transform(row)
             multiply(at.transpose(0, 2, 1), self._inputs[row], part)
             total += part
+            bias += lines[row].sum(0)
             if kernels is not None and below is not None:
                 below.add(row, at, kernels.backward)
         sums = self._matrices.sums @ torch.from_numpy(total).view(POINTS**2, -1)
         weight = sums.view(KERNEL, KERNEL, outputs, channels).permute(2, 3, 0, 1)
-        if below is None:
-            return weight, None
         (top, left), (height, width) = self._padding, self._size[:2]
-        return weight, below.finished()[top : top + height, left : left + width].contiguous()
+        place = slice(top, top + height), slice(left, left + width)
+        return Gradients(
+            weight,
+            torch.from_numpy(bias).view(-1, outputs).sum(0),
+            None if below is None else below.finished()[place],
+        )
 
     def _points(self, channels: int) -> tuple[int, int, int]:
         """Return the shape of what is multiplied for a row of tiles."""
@@ -259,8 +277,9 @@ def _placed(images: Tensor, sides: list[int], before: tuple[int, ...]) -> Tensor
     """Return images, pixels first, with zeros around them, so many rows and columns."""
     after = [s - b - size for s, b, size in zip(sides, before, images.shape[:2], strict=True)]
     if not any((*before, *after)):
-        return images
-    return nn.functional.pad(images, (0, 0, 0, 0, before[1], after[1], before[0], after[0]))
+        return images.contiguous()
+    images = nn.functional.pad(images, (0, 0, 0, 0, before[1], after[1], before[0], after[0]))
+    return images.contiguous()
 
 
 class _Matrices(NamedTuple):
