@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from task import kernels
 from task.convolutions import Link, Patches, Weighted, Winograd, narrow, wide
-from task.products import contracted, quietly
+from task.products import CACHED, contracted, quietly, stepped
 
 
 class Chain:
@@ -153,7 +153,7 @@ class Dense(Weighted):
         """Return the outputs, shape (n, outputs), of inputs of shape (n, inputs)."""
         self._x = x
         layer = self.layer
-        if layer.weight.numel() <= kernels.CACHED or not x.t().is_contiguous():
+        if layer.weight.numel() <= CACHED or not x.t().is_contiguous():
             return nn.functional.linear(x, layer.weight, layer.bias)
         out = torch.from_numpy(contracted(layer.weight.detach().numpy(), x.t().numpy())).t()
         return out.contiguous() if layer.bias is None else out + layer.bias
@@ -165,7 +165,7 @@ class Dense(Weighted):
             below = gradient @ weight
             self.update(gradient, rate)
         else:
-            below = kernels.stepped(weight.data, self._x, gradient, rate)
+            below = stepped(weight.data, self._x, gradient, rate)
             self.shift(gradient.sum(0), rate)
         return below
 

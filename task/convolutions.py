@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from task import winograd
 from task.products import contracted
+from task.tiles import Kernels, Tiles, transformed
 
 _NARROW = 32
 """Fewer input channels times kernel columns make a convolution narrow."""
@@ -142,8 +143,8 @@ class Winograd(Weighted):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of images of shape (height, width, n, channels)."""
         layer = self.layer
-        self._tiles = winograd.Tiles(x, layer.padding)
-        self._kernels = winograd.transformed(layer.weight)
+        self._tiles = Tiles(x, layer.padding)
+        self._kernels = transformed(layer.weight)
         return self._tiles.outputs(self._kernels, layer.bias)
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
@@ -156,9 +157,7 @@ class Winograd(Weighted):
         """Use the weight's and the bias's gradients."""
         self._use(gradient, rate, None)
 
-    def _use(
-        self, gradient: Tensor, rate: float | None, kernels: winograd.Kernels | None
-    ) -> Tensor | None:
+    def _use(self, gradient: Tensor, rate: float | None, kernels: Kernels | None) -> Tensor | None:
         found = self._tiles.gradients(gradient, kernels)
         target, scale = self.target(self.layer.weight, rate)
         target.add_(found.weight, alpha=scale)

@@ -20,12 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from task import winograd
 from task.patches import patch_products
-from task.products import multiply, quietly
+from task.products import stepped
 
 _RUN = 32
 """Shortest run of neighbouring values for which copying patches beats oneDNN's gradient."""
-CACHED = 1 << 18
-"""Values of a weight that are read once for two products: 1 MiB, what a core's cache holds."""
 _M = TypeVar("_M", bound=nn.Module)
 
 
@@ -225,25 +223,6 @@ class _Linear(torch.autograd.Function):
                 target, scale, weight_grad = _target(weight, ctx.rate)
                 target.addmm_(grad.t(), x, alpha=scale)
         return x_grad, weight_grad, grad.sum(0) if ctx.bias and wanted[2] else None, None
-
-
-@quietly
-def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
-    """Return the gradient of a dense layer's input, and take the step with its weight.
-
-    Some columns of the weight at a time, which then come from memory once for both.
-    """
-    if weight.numel() <= CACHED:
-        x_grad = grad @ weight
-        weight.addmm_(grad.t(), x, alpha=-rate)
-        return x_grad
-    x_grad, grad_t = torch.empty_like(x), grad.t().contiguous()
-    width = -(-weight.shape[1] // -(-weight.numel() // CACHED))
-    parts = (torch.split(whole, width, 1) for whole in (weight, x, x_grad))
-    for part, inputs, out in zip(*parts, strict=True):
-        multiply(grad.numpy(), part.numpy(), out.numpy())
-        part.addmm_(grad_t, inputs, alpha=-rate)
-    return x_grad
 
 
 class _Conv2d(torch.autograd.Function):

@@ -2,7 +2,8 @@
 
 torch hands them to MKL, which reaches two thirds of the speed that numpy's OpenBLAS does on them,
 and half or less on those with few rows. On large ones they are alike. OpenBLAS shares products
-beyond a size among threads of its own, that nobody reckons with: those are cut, or left to torch.
+beyond a size among threads of its own, that nobody reckons with: those are cut, or left to torch,
+as they are where torch may use several threads.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+from torch import Tensor
 
 Matrices = NDArray[Any]
 """Stacks of matrices: the last two dimensions are theirs."""
 ALONE = 1 << 18
 """Multiplications in a product that OpenBLAS leaves to one thread (its ``SMP_THRESHOLD_MIN`` times
 ``GEMM_MULTITHREAD_THRESHOLD``)."""
+CACHED = 1 << 18
+"""Values of a weight that are read once for two products: 1 MiB, what a core's cache holds."""
 _COLUMNS, _INNER = 16, 128
 """Pieces with fewer columns, or with shorter sums, are slower than torch."""
 quietly = np.errstate(all="ignore")
@@ -44,7 +48,7 @@ def multiply(left: Matrices, right: Matrices, out: Matrices) -> None:
     columns = right.shape[-1]
     if rows * inner * columns <= ALONE:
         np.matmul(left, right, out=out)
-    elif rows * inner * _COLUMNS > ALONE:
+    elif rows * inner * _COLUMNS > ALONE or torch.get_num_threads() > 1:
         np.copyto(out, (torch.from_numpy(left) @ torch.from_numpy(right)).numpy())
     else:
         width = _even(columns, ALONE // (rows * inner))
@@ -60,7 +64,7 @@ def contracted(left: Matrices, right: Matrices) -> Matrices:
     """
     inner = left.shape[1]
     most = ALONE // (len(left) * right.shape[1])
-    if most < _INNER or inner <= most:
+    if most < _INNER or inner <= most or torch.get_num_threads() > 1:
         return np.asarray(torch.from_numpy(left) @ torch.from_numpy(right))
     width = _even(inner, most)
     parts = np.matmul(_pieces(left, width), _pieces(right.T, width).swapaxes(-1, -2))
@@ -68,6 +72,25 @@ def contracted(left: Matrices, right: Matrices) -> Matrices:
     if rest := inner % width:
         total += left[:, -rest:] @ right[-rest:]
     return total
+
+
+@quietly
+def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
+    """Return the gradient of a dense layer's input, and take the step with its weight.
+
+    Some columns of the weight at a time, which then come from memory once for both.
+    """
+    if weight.numel() <= CACHED:
+        x_grad = grad @ weight
+        weight.addmm_(grad.t(), x, alpha=-rate)
+        return x_grad
+    x_grad, grad_t = torch.empty_like(x), grad.t().contiguous()
+    width = -(-weight.shape[1] // -(-weight.numel() // CACHED))
+    parts = (torch.split(whole, width, 1) for whole in (weight, x, x_grad))
+    for part, inputs, out in zip(*parts, strict=True):
+        multiply(grad.numpy(), part.numpy(), out.numpy())
+        part.addmm_(grad_t, inputs, alpha=-rate)
+    return x_grad
 
 
 def _even(length: int, most: int) -> int:

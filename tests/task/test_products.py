@@ -61,3 +61,12 @@ def test_no_product_is_large_enough_for_a_second_thread(monkeypatch):
         assert (out == inner).all()
     assert (contracted(np.ones((32, 9000)), np.ones((9000, 27))) == 9000).all()
     assert len(sizes) >= 4 and max(sizes) <= 1 << 18
+
+
+def test_large_products_may_use_torchs_threads(monkeypatch):
+    monkeypatch.setattr(products.np, "matmul", None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    out = np.empty((6, 50_000))
+    multiply(np.ones((6, 6)), np.ones((6, 50_000)), out)
+    assert (out == 6).all()
+    assert (contracted(np.ones((32, 9000)), np.ones((9000, 27))) == 9000).all()

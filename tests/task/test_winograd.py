@@ -44,6 +44,16 @@ def test_in_single_precision_rounding_stays_small():
     assert error < 2e-6
 
 
+def test_several_threads_are_left_to_torch():
+    shape = torch.Size((64, 32, 3, 3))
+    assert winograd.covers(shape, (1, 1))
+    torch.set_num_threads(2)
+    try:
+        assert not winograd.covers(shape, (1, 1))
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize(
     ("layer", "side", "used"),
     [
