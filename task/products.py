@@ -51,7 +51,7 @@ def multiply(left: Matrices, right: Matrices, out: Matrices) -> None:
     elif rows * inner * _COLUMNS > ALONE or torch.get_num_threads() > 1:
         np.copyto(out, (torch.from_numpy(left) @ torch.from_numpy(right)).numpy())
     else:
-        width = _even(columns, ALONE // (rows * inner))
+        width = even(columns, ALONE // (rows * inner))
         np.matmul(left[..., None, :, :], _pieces(right, width), out=_pieces(out, width))
         if rest := columns % width:
             np.matmul(left, right[..., -rest:], out=out[..., -rest:])
@@ -66,7 +66,7 @@ def contracted(left: Matrices, right: Matrices) -> Matrices:
     most = ALONE // (len(left) * right.shape[1])
     if most < _INNER or inner <= most or torch.get_num_threads() > 1:
         return np.asarray(torch.from_numpy(left) @ torch.from_numpy(right))
-    width = _even(inner, most)
+    width = even(inner, most)
     parts = np.matmul(_pieces(left, width), _pieces(right.T, width).swapaxes(-1, -2))
     total: Matrices = parts.sum(0)
     if rest := inner % width:
@@ -93,7 +93,7 @@ def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
     return x_grad
 
 
-def _even(length: int, most: int) -> int:
+def even(length: int, most: int) -> int:
     """Return the length of pieces, which are at most so long and alike, but the last one."""
     return -(-length // -(-length // most))
 

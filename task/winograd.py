@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from task.products import quietly
-from task.tiles import KERNEL, POINTS, TILE, Tiles
+from task.products import even, quietly
+from task.tiles import KERNEL, TILE, Tiles
 
 _CHANNELS, _TILES, _WASTE = 32, 64, 1.4
 """From so many channels and outputs, and tiles, that cover at most so many times the output."""
-_CACHED = 1 << 18
-"""Transformed values at once: 1 MiB, about what a core's caches hold."""
+_ROW = 128
+"""Tiles next to each other at once, of several images, which a core's caches hold."""
 
 
 def covers(weight: torch.Size, stride: tuple[int, ...]) -> bool:
@@ -56,8 +56,7 @@ def weight_gradient(x: Tensor, grad: Tensor, padding: tuple[int, ...]) -> Tensor
     -------
     Tensor, shape (outputs, channels, 3, 3)
     """
-    each = POINTS**2 * -(-grad.shape[2] // TILE) * -(-grad.shape[3] // TILE)
-    many = max(1, _CACHED // (each * (x.shape[1] + grad.shape[1])))
+    many = even(len(x), max(1, _ROW // -(-grad.shape[3] // TILE)))
     total = x.new_zeros(grad.shape[1], x.shape[1], KERNEL, KERNEL)
     for images, gradients in zip(torch.split(x, many), torch.split(grad, many), strict=True):
         tiles = Tiles(images.permute(2, 3, 0, 1), padding)
