@@ -21,8 +21,8 @@ Matrices = NDArray[Any]
 ALONE = 1 << 18
 """Multiplications in a product that OpenBLAS leaves to one thread (its ``SMP_THRESHOLD_MIN`` times
 ``GEMM_MULTITHREAD_THRESHOLD``)."""
-CACHED = 1 << 18
-"""Values of a weight that are read once for two products: 1 MiB, what a core's cache holds."""
+CACHED = 1 << 19
+"""Values of a weight that are read at once for two products: 2 MiB, part of a shared cache."""
 _COLUMNS, _INNER = 16, 128
 """Pieces with fewer columns, or with shorter sums, are slower than torch."""
 quietly = np.errstate(all="ignore")
