@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from task import kernels
 from task.convolutions import Link, Patches, Weighted, Winograd, narrow, wide
-from task.products import CACHED, contracted, quietly, stepped
+from task.products import CACHED, KINDS, contracted, quietly, stepped
 
 
 class Chain:
@@ -80,7 +80,8 @@ def chain_of(module: nn.Module, x: Tensor) -> Chain | None:
     parameters = list(module.parameters())
     places = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     if (
-        not all(_known(layer) for layer in layers)
+        x.dtype not in KINDS
+        or not all(_known(layer) for layer in layers)
         or len({id(layer) for layer in layers}) < len(layers)
         or any(_hooked(layer) for layer in module.modules())
         or any(not p.requires_grad or p.dtype != x.dtype or p.is_cuda for p in parameters)

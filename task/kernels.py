@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from task import winograd
 from task.patches import patch_products
-from task.products import stepped
+from task.products import KINDS, stepped
 
 _RUN = 32
 """Shortest run of neighbouring values for which copying patches beats oneDNN's gradient."""
@@ -96,7 +96,11 @@ class Linear(nn.Linear):
     """`nn.Linear` whose weight gradient is added in place."""
 
     rate: float | None = None
-    ours = True
+
+    @property
+    def ours(self) -> bool:
+        """Whether steps may be taken here."""
+        return self.weight.dtype in KINDS
 
     @staticmethod
     def covers(layer: nn.Module) -> bool:
@@ -124,7 +128,7 @@ class Conv2d(nn.Conv2d):
     @property
     def ours(self) -> bool:
         """Whether the weight gradient is computed here, which short runs are too slow for."""
-        return self.in_channels * self.kernel_size[1] >= _RUN
+        return self.in_channels * self.kernel_size[1] >= _RUN and self.weight.dtype in KINDS
 
     @staticmethod
     def covers(layer: nn.Module) -> bool:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 Matrices = NDArray[Any]
 """Stacks of matrices: the last two dimensions are theirs."""
+KINDS = (torch.float32, torch.float64)
+"""Types of values that numpy's BLAS multiplies."""
 ALONE = 1 << 18
 """Multiplications in a product that OpenBLAS leaves to one thread (its ``SMP_THRESHOLD_MIN`` times
 ``GEMM_MULTITHREAD_THRESHOLD``)."""
