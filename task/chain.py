@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from task import kernels
 from task.convolutions import Link, Patches, Weighted, Winograd, narrow, wide
+from task.products import CACHED, KINDS, contracted, quietly, stepped
 
 
 class Chain:
@@ -41,6 +42,7 @@ class Chain:
         self._first = next(i for i, link in enumerate(links) if isinstance(link, Weighted))
 
     @torch.no_grad()
+    @quietly
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, shape (n, outputs), of inputs that may be overwritten."""
         if self._images:
@@ -50,6 +52,7 @@ class Chain:
         return x
 
     @torch.no_grad()
+    @quietly
     def backward(self, gradient: Tensor, rate: float | None = None) -> None:
         """Add to the gradients of the parameters, or take a step of plain SGD.
 
@@ -77,7 +80,8 @@ def chain_of(module: nn.Module, x: Tensor) -> Chain | None:
     parameters = list(module.parameters())
     places = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     if (
-        not all(_known(layer) for layer in layers)
+        x.dtype not in KINDS
+        or not all(_known(layer) for layer in layers)
         or len({id(layer) for layer in layers}) < len(layers)
         or any(_hooked(layer) for layer in module.modules())
         or any(not p.requires_grad or p.dtype != x.dtype or p.is_cuda for p in parameters)
@@ -149,7 +153,11 @@ class Dense(Weighted):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs, shape (n, outputs), of inputs of shape (n, inputs)."""
         self._x = x
-        return nn.functional.linear(x, self.layer.weight, self.layer.bias)
+        layer = self.layer
+        if layer.weight.numel() <= CACHED or not x.t().is_contiguous():
+            return nn.functional.linear(x, layer.weight, layer.bias)
+        out = torch.from_numpy(contracted(layer.weight.detach().numpy(), x.t().numpy())).t()
+        return out.contiguous() if layer.bias is None else out + layer.bias
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient of the inputs."""
@@ -158,7 +166,7 @@ class Dense(Weighted):
             below = gradient @ weight
             self.update(gradient, rate)
         else:
-            below = kernels.stepped(weight.data, self._x, gradient, rate)
+            below = stepped(weight.data, self._x, gradient, rate)
             self.shift(gradient.sum(0), rate)
         return below
 
@@ -179,8 +187,9 @@ class Rectifier(Link):
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Zero the gradient where the output is zero."""
-        torch.ops.aten.threshold_backward.grad_input(gradient, self._y, 0, grad_input=gradient)
-        return gradient
+        out = gradient if gradient.is_contiguous() else torch.empty_like(self._y)
+        torch.ops.aten.threshold_backward.grad_input(gradient, self._y, 0, grad_input=out)
+        return out
 
 
 class Mask(Link):
@@ -264,7 +273,7 @@ class FromPixelsFirst(Link):
     def forward(self, x: Tensor) -> Tensor:
         """Return shape (n, channels · height · width), from (height, width, n, channels)."""
         self._shape = (*x.shape[2:], *x.shape[:2])
-        return x.permute(2, 3, 0, 1).reshape(x.shape[2], -1)
+        return x.permute(3, 0, 1, 2).reshape(-1, x.shape[2]).t()
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient as images."""

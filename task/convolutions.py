@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from task import winograd
+from task.products import contracted
+from task.tiles import Kernels, Tiles, transformed
 
 _NARROW = 32
 """Fewer input channels times kernel columns make a convolution narrow."""
@@ -124,8 +126,14 @@ class Patches(Weighted):
         """Use the weight's and the bias's gradients."""
         target, scale = self.target(self.layer.weight, rate)
         outputs = len(target)
-        left = gradient.view(outputs, -1) if self._last else gradient.view(-1, outputs).t()
-        target.view(outputs, -1).addmm_(left, self._patches.t(), alpha=scale)
+        patches = self._patches.numpy()
+        if self._last:
+            left = gradient.view(outputs, -1)
+            products = contracted(patches, left.numpy().T).T
+        else:
+            left = gradient.reshape(-1, outputs).t()
+            products = contracted(left.numpy(), patches.T)
+        target.view(outputs, -1).add_(torch.from_numpy(products), alpha=scale)
         self.shift(left.sum(1), rate)
 
 
@@ -135,22 +143,23 @@ class Winograd(Weighted):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of images of shape (height, width, n, channels)."""
         layer = self.layer
-        self._tiles = winograd.Tiles(x, layer.padding)
-        self._kernels = winograd.transformed(layer.weight)
+        self._tiles = Tiles(x, layer.padding)
+        self._kernels = transformed(layer.weight)
         return self._tiles.outputs(self._kernels, layer.bias)
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient of the inputs."""
-        gradients = self._tiles.transformed(gradient)
-        below = self._tiles.input_gradient(gradients, self._kernels)
-        self._use(gradient, gradients, rate)
+        below = self._use(gradient, rate, self._kernels)
+        assert below is not None
         return below
 
     def update(self, gradient: Tensor, rate: float | None) -> None:
         """Use the weight's and the bias's gradients."""
-        self._use(gradient, self._tiles.transformed(gradient), rate)
+        self._use(gradient, rate, None)
 
-    def _use(self, gradient: Tensor, gradients: Tensor, rate: float | None) -> None:
+    def _use(self, gradient: Tensor, rate: float | None, kernels: Kernels | None) -> Tensor | None:
+        found = self._tiles.gradients(gradient, kernels)
         target, scale = self.target(self.layer.weight, rate)
-        target.add_(self._tiles.weight_gradient(gradients), alpha=scale)
-        self.shift(gradient.flatten(0, 2).sum(0), rate)
+        target.add_(found.weight, alpha=scale)
+        self.shift(found.bias, rate)
+        return found.input

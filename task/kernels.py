@@ -20,11 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from task import winograd
 from task.patches import patch_products
+from task.products import KINDS, stepped
 
 _RUN = 32
 """Shortest run of neighbouring values for which copying patches beats oneDNN's gradient."""
-_CACHED = 1 << 18
-"""Values of a weight that are read once for two products: 1 MiB, what a core's cache holds."""
 _M = TypeVar("_M", bound=nn.Module)
 
 
@@ -97,7 +96,11 @@ class Linear(nn.Linear):
     """`nn.Linear` whose weight gradient is added in place."""
 
     rate: float | None = None
-    ours = True
+
+    @property
+    def ours(self) -> bool:
+        """Whether steps may be taken here."""
+        return self.weight.dtype in KINDS
 
     @staticmethod
     def covers(layer: nn.Module) -> bool:
@@ -125,7 +128,7 @@ class Conv2d(nn.Conv2d):
     @property
     def ours(self) -> bool:
         """Whether the weight gradient is computed here, which short runs are too slow for."""
-        return self.in_channels * self.kernel_size[1] >= _RUN
+        return self.in_channels * self.kernel_size[1] >= _RUN and self.weight.dtype in KINDS
 
     @staticmethod
     def covers(layer: nn.Module) -> bool:
@@ -224,24 +227,6 @@ class _Linear(torch.autograd.Function):
                 target, scale, weight_grad = _target(weight, ctx.rate)
                 target.addmm_(grad.t(), x, alpha=scale)
         return x_grad, weight_grad, grad.sum(0) if ctx.bias and wanted[2] else None, None
-
-
-def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
-    """Return the gradient of a dense layer's input, and take the step with its weight.
-
-    Some columns of the weight at a time, which then come from memory once for both.
-    """
-    if weight.numel() <= _CACHED:
-        x_grad = grad @ weight
-        weight.addmm_(grad.t(), x, alpha=-rate)
-        return x_grad
-    x_grad, grad_t = torch.empty_like(x), grad.t().contiguous()
-    width = -(-weight.shape[1] // -(-weight.numel() // _CACHED))
-    parts = (torch.split(whole, width, 1) for whole in (weight, x, x_grad))
-    for part, inputs, out in zip(*parts, strict=True):
-        torch.mm(grad, part, out=out)
-        part.addmm_(grad_t, inputs, alpha=-rate)
-    return x_grad
 
 
 class _Conv2d(torch.autograd.Function):

@@ -38,7 +38,7 @@ def narrow(draw):
         layers += [nn.ReLU()] if draw(st.booleans()) else []
         channels = outputs
     layers += [nn.MaxPool2d(2, draw(st.integers(1, 2)))] if draw(st.booleans()) else []
-    return layers, (first, draw(st.integers(9, 14)), draw(st.integers(9, 14)))
+    return layers, (first, draw(st.integers(11, 14)), draw(st.integers(11, 14)))
 
 
 @st.composite

@@ -9,6 +9,7 @@ from torch import nn
 from conf.schema import TrainConfig
 from task import kernels
 from task.base import Examples, ModelSpec
+from task.chain import chain_of
 from task.flat import FlatModel
 from task.kernels import accelerate, stepping
 from task.models import cnn, conv_dropout, lenet, mlp, resnet18
@@ -163,3 +164,13 @@ def test_a_layer_used_twice_gets_both_gradients():
         model.zero_grad()
         model.module(model.module(x)).square().sum().backward()
     torch.testing.assert_close(fast.gradient, plain.gradient)
+
+
+def test_values_of_half_the_length_are_left_to_torch():
+    build, spec = MODELS["conv_dropout"]
+    module = accelerate(build().bfloat16())
+    x = torch.randn(2, *spec.input_shape, dtype=torch.bfloat16)
+    with stepping(module, 0.1) as rest:
+        assert len(rest) == len(list(module.parameters()))
+        module(x).sum().backward()
+    assert chain_of(module, x) is None

@@ -173,6 +173,16 @@ def test_any_number_of_workers_trains_the_same_model_bit_for_bit(train):
     assert len(models[0][1][0]["answered"]) == 40
 
 
+def test_convolutions_are_bit_for_bit_the_same_in_any_number_of_workers(train):
+    """Whose products are numpy's, with threads of its own."""
+    told = (
+        "task=synthetic", "model=conv_dropout", "task.shape=[3,32,32]", "task.clients=3",
+        "task.rows=20", "federation.fraction=1", "rounds=1",
+    )  # fmt: skip
+    models = [train(f"w{n}", *told, f"federation.workers={n}")[0] for n in (1, 2)]
+    assert models[0] == models[1]
+
+
 def test_a_cohort_of_one_sends_its_model():
     (piece,) = deal(Cohort({"a": RecordDict()}), 2, 4)
     assert piece.header["sum_from"] == 2
