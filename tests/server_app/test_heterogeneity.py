@@ -18,6 +18,7 @@ from tests.server_app.test_faults import spoil
 SHORT = ("model.hidden=[4]", "train.epochs=1", "federation.min_clients=1")
 HALF = (*SHORT, "federation.fraction=0.5")
 OURS = ("scaffold", "fednova", "feddyn", "moon", "fedexp", "fedbuff")
+REAL = ("strategy=fedbuff", "strategy.clock=real", "federation=flower")
 SAMPLERS = ("by_size", "power_of_choice", "availability")
 RUNS = [f"strategy={name}" for name in OURS] + [f"sampling={name}" for name in SAMPLERS]
 
@@ -30,6 +31,7 @@ RUNS = [f"strategy={name}" for name in OURS] + [f"sampling={name}" for name in S
         (2, ("strategy=moon", "strategy.mu=0")),
         (2, ("strategy=fedexp", "strategy.epsilon=1e9")),
         (2, ("strategy=fedbuff", "strategy.buffer=4", "strategy.concurrency=4")),
+        (2, (*REAL, "strategy.buffer=4", "strategy.concurrency=4")),
         (2, ("sampling=by_size",)),
         (2, ("sampling=power_of_choice",)),
         (2, ("sampling=availability", "sampling.probability=1")),
