@@ -24,7 +24,7 @@ class Flush:
         Who finished, and after how many flushes each had been given its model.
     clock : float
         When the last of them finished: simulated, where one row takes a client of median speed
-        one unit, or the seconds since the start of this process.
+        one unit, or the seconds since somebody first started in this process.
     awaited : frozenset of int
         After how many flushes those were given their models who are still at work.
     """

@@ -49,7 +49,7 @@ class Live(Sampler):
         self.working: dict[str, int] = {}
         self.buffer: dict[str, Held] = {}
         self._failed: set[str] = set()
-        self._begun = time.monotonic()
+        self._begun: float | None = None
         self._started = 0
 
     @property
@@ -74,6 +74,7 @@ class Live(Sampler):
         version : int
             What they will be given.
         """
+        self._begun = self._begun or time.monotonic()
         busy = {nodes[client] for client in self.working if client in nodes}
         out = self.working.keys() | self.buffer.keys() | self._failed
         started: list[str] = []
@@ -104,7 +105,7 @@ class Live(Sampler):
         """
         first = sorted(list(self.buffer)[: self._size])
         held = {client: self.buffer.pop(client) for client in first}
-        clock = time.monotonic() - self._begun
+        clock = time.monotonic() - (self._begun or 0.0)
         awaited = {*self.working.values(), *(kept.version for kept in self.buffer.values())}
         flush = Flush({c: kept.version for c, kept in held.items()}, clock, frozenset(awaited))
         return flush, [kept.reply for kept in held.values()]
