@@ -154,3 +154,18 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
         return run_nodes(directory or tmp_path / f"run-{next(numbers)}", *overrides, **options)
 
     return run
+
+
+def interrupt(
+    run: Callable[..., Ran], directory: Path, *told: str, after: int, **more: Any
+) -> None:
+    """Run, and interrupt when the first trained answer of the round after so many comes."""
+
+    def cut(reply: Message) -> Message:
+        done = len(files.read_lines(directory / files.METRICS))
+        if done == after and reply.metadata.message_type == "train":
+            raise KeyboardInterrupt
+        return reply
+
+    with pytest.raises(KeyboardInterrupt):
+        run(*told, tamper=cut, directory=directory, **more)

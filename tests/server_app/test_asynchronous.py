@@ -22,6 +22,7 @@ from server_app.samplers import sampler_of
 from server_app.strategies._moving import acquaint
 from task.profiling import Stopwatch
 from task.registry import find
+from tests.conftest import interrupt
 from tests.server_app.scripted import DIGESTS, FAULTS, NAMED, Clock, Scripted, members, moved
 
 REAL = ("strategy=fedbuff", "strategy.clock=real", "federation=flower")
@@ -190,16 +191,7 @@ WHOLE = (*REAL, "model.hidden=[4]", "train.epochs=1", "strategy.buffer=1", "roun
 def test_a_run_goes_on_after_an_interruption(federate, tmp_path):
     """Nobody is at work for the process that is gone; the rounds before the checkpoint stay."""
     directory = tmp_path / "run"
-
-    def cut(reply):
-        metrics = directory / "metrics.jsonl"
-        training = reply.metadata.message_type == "train" and metrics.exists()
-        if training and len(metrics.read_text().splitlines()) == 2:
-            raise KeyboardInterrupt
-        return reply
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(*WHOLE, nodes=4, tamper=cut, directory=directory)
+    interrupt(federate, directory, *WHOLE, after=2, nodes=4)
     ran = federate(*WHOLE, f"resume={directory}", nodes=4, directory=directory)
     lines = ran.rounds
     assert [line["round"] for line in lines] == [1, 2, 3, 4]

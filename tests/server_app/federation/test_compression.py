@@ -18,6 +18,7 @@ from conf.errors import FedproofError
 from server_app.evidence import files
 from server_app.privacy import curator
 from task.wire import Cohort, wire_bytes
+from tests.conftest import interrupt
 from tests.server_app.test_faults import rewrite, spoil
 
 SHORT = ("rounds=2", "model.hidden=[8]", "evaluate_every=2")
@@ -114,16 +115,8 @@ def test_what_waits_survives_a_restart(
 ) -> None:
     """Half of the clients are drawn in a round: what waits also survives rounds without them."""
     told = (f"compression={name}", "model.hidden=[8]", "federation.fraction=0.5", "rounds=5")
-    whole, directory, rounds = federate(*told), tmp_path / "cut", []
-
-    def cut(reply: Message) -> Message:
-        rounds.append(reply.metadata.message_type)
-        if rounds.count("train") == 4:
-            raise KeyboardInterrupt
-        return reply
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(*told, "checkpoint_every=2", tamper=cut, directory=directory)
+    whole, directory = federate(*told), tmp_path / "cut"
+    interrupt(federate, directory, *told, "checkpoint_every=2", after=3)
     kept = sorted((directory / "clients" / "compression").rglob("*.safetensors"))
     assert kept and all("residual" in load_file(path) for path in kept)
     resumed = federate(*told, f"resume={directory}", directory=directory)
