@@ -57,6 +57,20 @@ def test_strategies_see_models(strategy: str, federate: Callable[..., Any]) -> N
     assert (model_of(plain) - model_of(short)).abs().max() < 0.02 * moved
 
 
+@pytest.mark.parametrize("strategy", ["scaffold", "fednova", "moon", "fedexp"])
+def test_strategies_with_a_clients_half(strategy: str, federate: Callable[..., Any]) -> None:
+    """The model's bytes shrink, what is sent beside it stays; nodes do not matter."""
+    told = (*SHORT, f"strategy={strategy}", "compression=int8")
+    one, many = federate(*told), federate(*told, nodes=4)
+    assert one.model == many.model
+    plain = federate(*SHORT, f"strategy={strategy}")
+    moved = (model_of(plain) - model_of(federate(*told, "train.lr=1e-30"))).abs().max()
+    assert 0 < (model_of(one) - model_of(plain)).abs().max() < 0.1 * moved
+    averaged = [federate(*SHORT, *more).summary["bytes_up"] for more in ((), ("compression=int8",))]
+    saved = plain.summary["bytes_up"] - one.summary["bytes_up"]
+    assert saved == averaged[0] - averaged[1] > 0
+
+
 def test_the_bytes_are_those_that_travel(federate: Callable[..., Any]) -> None:
     sizes: dict[str, list[int]] = {"train": [], "evaluate": []}
 
