@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.compose import compose
-from conf.errors import FedproofError
 from server_app.asynchronous import AsyncTraining, unused
 from server_app.compat import adopt_identity
 from server_app.federation import flow, polling
@@ -164,25 +163,6 @@ def test_when_all_fail_there_is_no_flush():
     run = Federation("strategy.buffer=2", "strategy.concurrency=2", fates=["nan"] * 50)
     assert not run.round()
     assert run.arrays["weight"].numpy().any() == np.False_
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (("strategy.clock=real",), "federation=local has workers"),
-        (
-            ("strategy.clock=simulated", "federation=remote", "federation.superlink=x"),
-            "of their own",
-        ),
-        (("strategy.clock=wall",), "strategy.clock must be"),
-        (("federation.min_clients=3",), "can never be met by strategy.buffer=2"),
-    ],
-)
-def test_clocks_that_an_engine_has_not_are_refused(overrides, says):
-    from task.client_update import update_of
-
-    with pytest.raises(FedproofError, match=says):
-        update_of(compose(("strategy=fedbuff", *overrides)))
 
 
 WHOLE = (*REAL, "model.hidden=[4]", "train.epochs=1", "strategy.buffer=1", "rounds=4")
