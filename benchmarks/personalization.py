@@ -10,6 +10,7 @@ what was chosen. A run that is in the results already is not done again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any
 from benchmarks.data import training_rows
 from benchmarks.runs import ROOT, read_results, run, write_results
 from conf.compose import quote
+from conf.errors import FedproofError
 
 DATA = Path(os.environ.get("FEDPROOF_DATA", ROOT.parent / "shared" / "data"))
 RESULTS = "personalization"
@@ -77,9 +79,13 @@ def choose(
         return candidates[0], {}
     with tempfile.TemporaryDirectory() as folder:
         inner = (*told, *training_rows.overrides(told, Path(folder)), _named(method))
-        found = [measure([*inner, *candidate])["mean"] for candidate in candidates]
-    best = candidates[found.index(max(found))]
-    return best, {" ".join(c) or "defaults": f for c, f in zip(candidates, found, strict=True)}
+        found: dict[tuple[str, ...], float] = {}
+        for candidate in candidates:
+            # One that the data set's model refuses is none.
+            with contextlib.suppress(FedproofError):
+                found[candidate] = measure([*inner, *candidate])["mean"]
+    best = max(found, key=lambda candidate: found[candidate])
+    return best, {" ".join(candidate) or "defaults": mean for candidate, mean in found.items()}
 
 
 def main(names: Sequence[str], seeds: Sequence[int], methods: Sequence[str]) -> None:
