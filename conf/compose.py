@@ -157,7 +157,9 @@ def _hydra_sentence(text: str) -> str:
 
 
 def _unknown_sentence(key: str) -> str:
-    close = difflib.get_close_matches(key, _all_keys(), 1)
+    # Another choice of its group may have the key.
+    others = [known for known in _all_keys() if known != key]
+    close = difflib.get_close_matches(key, others, 1)
     mend = f"did you mean '{close[0]}'?" if close else "`fedproof --cfg job` lists them all."
     return f"there is no setting '{key}': {mend}"
 

@@ -8,12 +8,15 @@ from typing import Any
 
 from conf.errors import FedproofError
 from conf.schema import Settings
+from server_app.asynchronous import AsyncTraining, unused
 from server_app.evaluating import Evaluation
+from server_app.federation.flow import Flow
 from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
 from server_app.privacy.account import Account
 from server_app.samplers import Sampler
+from server_app.samplers._live import Live
 from server_app.secure.collected import Collector, Purpose
 from server_app.secure.evaluating import SecureEvaluation
 from server_app.secure.protection import collector_of
@@ -68,14 +71,17 @@ class Phases:
         self._sum_suffices = sum_suffices
         size = settings.federation.fraction * len(roster.trainable)
         self._collector: Collector | None = collector_of(settings, grid, run, size)
+        self._flow = Flow(grid, roster)
 
     @property
     def attempts(self) -> int:
         """How often a round may be tried: once in secure sums, which no client joins twice."""
         return 1 if self._collector else self._settings.federation.retries + 1
 
-    def summary(self) -> dict[str, Any]:
-        """Return a summary's part on secure sums, empty without any."""
+    def end(self) -> dict[str, Any]:
+        """Count what was answered too late; return a summary's part on that and on secure sums."""
+        if isinstance(self._sampler, Live):
+            return {"unused": unused(self._flow, self._sampler, self._grid, self._account)}
         return {} if self._collector is None else {"secure": self._collector.facts()}
 
     def gather(self, number: int, attempt: int) -> None:
@@ -85,6 +91,9 @@ class Phases:
     def training(self, number: int, clock: Stopwatch) -> Training:
         """Return who trains this round's cohort."""
         told = (self._grid, self._roster, clock, self._account, self._sampler)
+        if isinstance(self._sampler, Live):
+            least = self._settings.federation.min_clients
+            return AsyncTraining(self._flow, self._sampler, least, *told, sum_suffices=False)
         if self._collector is None:
             return Training(*told, sum_suffices=self._sum_suffices)
         upcoming = partial(self._next, number, trained=True)
@@ -125,4 +134,7 @@ class Phases:
     def _evaluators(self, number: int) -> list[str]:
         fraction = self._settings.federation.fraction_evaluate
         seed = self._settings.seed
-        return sample(self._roster.testable, fraction, seed, "evaluate", number)
+        drawn = sample(self._roster.testable, fraction, seed, "evaluate", number)
+        # Whose node is at work would let all others wait; at the end all are asked.
+        busy = set() if number == self._settings.rounds else self._flow.busy
+        return [c for c in drawn if self._roster.members[c].node not in busy] or drawn

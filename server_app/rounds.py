@@ -294,6 +294,6 @@ class RoundLoop:
             "clients": len(self.roster.members),
             "seconds": round(self.seconds, 3),
             **self.selection.summary(),
+            **self.phases.end(),
             **self.account.summary(),
-            **self.phases.summary(),
         }

@@ -66,6 +66,7 @@ class NodesGrid(ExchangeGrid):
             for i, config in enumerate(node_configs)
         }
         self._tamper = tamper
+        self._ready: dict[str, list[Message]] = {}
         self.sent: list[Message] = []
         self.answered: list[tuple[Message, Message]] = []
 
@@ -91,6 +92,15 @@ class NodesGrid(ExchangeGrid):
                     replies.append(answer)
                     self.answered.append((message, answer))
         return replies
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        for message in messages:
+            replies = list(self.send_and_receive([message]))
+            self._ready[message.metadata.message_id] = replies
+            yield message.metadata.message_id
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [reply for number in message_ids for reply in self._ready.pop(number, [])]
 
 
 @dataclass(frozen=True)
@@ -144,3 +154,18 @@ def federate(tmp_path: Path) -> Callable[..., Ran]:
         return run_nodes(directory or tmp_path / f"run-{next(numbers)}", *overrides, **options)
 
     return run
+
+
+def interrupt(
+    run: Callable[..., Ran], directory: Path, *told: str, after: int, **more: Any
+) -> None:
+    """Run, and interrupt when the first trained answer of the round after so many comes."""
+
+    def cut(reply: Message) -> Message:
+        done = len(files.read_lines(directory / files.METRICS))
+        if done == after and reply.metadata.message_type == "train":
+            raise KeyboardInterrupt
+        return reply
+
+    with pytest.raises(KeyboardInterrupt):
+        run(*told, tamper=cut, directory=directory, **more)

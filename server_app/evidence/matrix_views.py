@@ -77,6 +77,8 @@ def write_heat_map(path: Path, told: Mapping[str, Any]) -> None:
     )
     for page, axes in zip(pages, panels[:, 0], strict=True):
         _draw(axes, [cell for cell in cells if cell["page"] == page], rows, columns)
+        axes.set_xlabel(told["axes"]["column"], fontsize=8)
+        axes.set_ylabel(told["axes"]["row"], fontsize=8)
         axes.set_title(" · ".join(part for part in (page, f"{told['metric']} in %") if part))
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=130, format="png")
@@ -86,6 +88,9 @@ def write_heat_map(path: Path, told: Mapping[str, Any]) -> None:
 
 def _draw(axes: Any, cells: Sequence[Row], rows: list[str], columns: list[str]) -> None:
     values = np.full((len(rows), len(columns)), np.nan)
+    known = [100 * cell["score"] for cell in cells if cell["score"] is not None]
+    # The colours of what is all alike would be, too.
+    least = 10 * (min(known, default=0.0) // 10)
     for cell in cells:
         place = rows.index(cell["row"]), columns.index(cell["column"])
         if cell["score"] is not None:
@@ -93,10 +98,10 @@ def _draw(axes: Any, cells: Sequence[Row], rows: list[str], columns: list[str]) 
         text = _text({**cell, "caught": None}).replace(" b", "\n(") + (
             ")" if cell["backdoor"] is not None else ""
         )
-        dark = np.isnan(values[place]) or values[place] < 60
+        dark = not values[place] >= least + 0.6 * (100 - least)
         colour = "white" if dark else "black"
         axes.text(place[1], place[0], text, ha="center", va="center", fontsize=6, color=colour)
     axes.set_facecolor("black")
-    axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    axes.imshow(values, cmap="viridis", vmin=least, vmax=100, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=7)
-    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.set_yticks(range(len(rows)), [row.replace(" ", "\n") for row in rows], fontsize=7)

@@ -11,6 +11,7 @@ from flwr.supercore.run import Run
 
 from server_app.federation.compression import pack_models
 from server_app.federation.exchange import ExchangeGrid
+from server_app.federation.polling import arrivals
 from server_app.federation.reduction import NodeTotal
 from server_app.federation.roster import Roster, read_reply
 from task.packing import Packing
@@ -126,6 +127,41 @@ class ClientGrid(ExchangeGrid):
             for client in total.clients
         )
         return replies
+
+    def send(self, message: Message) -> str:
+        """Send a client its message, and do not wait; return the id to `receive` the answer by.
+
+        It is empty if the message could not be sent.
+        """
+        client = self.receiver(message)
+        if self.packing is not None:
+            pack_models(self.packing, [message])
+        self.bytes_down += wire_bytes(message.content)
+        self._sum_unit = None
+        request = self._pack(self._roster.members[client].node, {client: message})
+        return next(iter(self._grid.push_messages([request])), None) or ""
+
+    def receive(self, asked: Mapping[str, Message], deadline: float) -> dict[str, Message]:
+        """Return the answers to messages that were sent, as soon as there are any.
+
+        Parameters
+        ----------
+        asked : mapping of str to Message
+            What was sent, by the ids that `send` returned.
+        deadline : float
+            When to stop waiting, on the clock of `time.monotonic`.
+        """
+        came: dict[str, list[Message]] = {}
+        for reply in arrivals(self._grid, set(asked), deadline):
+            came.setdefault(reply.metadata.reply_to_message_id, []).append(reply)
+        answers = {}
+        for number in came.keys() & asked.keys():
+            message, (first, *more) = asked[number], came[number]
+            client = self.receiver(message)
+            told = self._unpack(None if more else first, {client: message})
+            answers[number] = _answer(message, told[client])
+        self.bytes_up += sum(wire_bytes(a.content) for a in answers.values() if a.has_content())
+        return answers
 
     def ask(
         self, kind: str, contents: Mapping[str, RecordDict], timeout: float | None

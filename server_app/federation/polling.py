@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -48,24 +48,47 @@ class PolledGrid(ExchangeGrid):
         """Return the ids of the connected nodes."""
         return self._grid.get_node_ids()
 
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, and do not wait for answers; see `arrivals`."""
+        return self._grid.push_messages(list(messages))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the answers that are there."""
+        return self._grid.pull_messages(message_ids)
+
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
         """Send messages; return the answers that come within `timeout` seconds."""
         # A message that could not be pushed has no id, and no answer.
-        waiting = {number for number in self._grid.push_messages(list(messages)) if number}
+        waiting = {number for number in self.push_messages(messages) if number}
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         answers: list[Message] = []
-        pause = SHORTEST
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            before = time.thread_time()
-            arrived = list(self._grid.pull_messages(waiting))
-            if arrived:
-                answers += arrived
-                waiting -= {answer.metadata.reply_to_message_id for answer in arrived}
-            else:
-                spent = time.thread_time() - before
-                pause = min(max(spent / SHARE, SHORTEST), LONGEST)
+        while waiting and (arrived := arrivals(self, waiting, deadline)):
+            answers += arrived
+            waiting -= {answer.metadata.reply_to_message_id for answer in arrived}
             if waiting:
-                time.sleep(min(pause, left))
+                time.sleep(SHORTEST)
         return answers
+
+
+def arrivals(grid: Grid, waiting: Collection[str], deadline: float) -> list[Message]:
+    """Return the answers to these messages as soon as there are any, or none at the deadline.
+
+    Parameters
+    ----------
+    grid : Grid
+        That they were pushed to.
+    waiting : collection of str
+        Their ids.
+    deadline : float
+        On the clock of `time.monotonic`; once it is over, only what is there is returned.
+    """
+    while True:
+        before = time.thread_time()
+        arrived = list(grid.pull_messages(waiting))
+        spent = time.thread_time() - before
+        left = deadline - time.monotonic()
+        if arrived or left <= 0:
+            return arrived
+        time.sleep(min(max(spent / SHARE, SHORTEST), LONGEST, left))

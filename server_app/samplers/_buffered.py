@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from conf.errors import FedproofError
@@ -23,7 +23,8 @@ class Flush:
     starts : dict of str to int
         Who finished, and after how many flushes each had been given its model.
     clock : float
-        Simulated time of the last to finish; one row takes a client of median speed one unit.
+        When the last of them finished: simulated, where one row takes a client of median speed
+        one unit, or the seconds since somebody first started in this process.
     awaited : frozenset of int
         After how many flushes those were given their models who are still at work.
     """
@@ -98,11 +99,16 @@ class Buffered(Sampler):
         busy = {client for _, client, _ in self._running} | set(self._buffer)
         idle = sorted(set(self._rows) - busy)
         while idle and len(self._running) < self._concurrency:
-            chance = generator(self._seed, "start", self._started)
-            client = idle.pop(int(chance.integers(len(idle))))
+            client = drawn(self._seed, idle, self._started)
+            idle.remove(client)
             self._started += 1
             ends = self._clock + self._rows[client] * self._pace(client)
             heapq.heappush(self._running, (ends, client, len(self._flushes)))
 
     def _pace(self, client: str) -> float:
         return math.exp(self._spread * generator(self._seed, "speed", client).standard_normal())
+
+
+def drawn(seed: int, idle: Sequence[str], started: int) -> str:
+    """Return which of the idle clients starts, after so many others."""
+    return idle[int(generator(seed, "start", started).integers(len(idle)))]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from conf.schema import Settings
+from server_app.federation.layout import Layout, flat
 from server_app.federation.roster import Roster
 from server_app.samplers import Sampler
 from server_app.strategies._common import ON_CLIENTS
@@ -177,10 +179,11 @@ class Moving(FedAvg):
         assert like is not None
         answers = self._answers(replies)
         mean = answers.mean(answers.models)
-        moved = np.where(self.around.trainable, self.move(flat(like), mean, answers), mean)
+        before = vector_of(like)
+        moved = np.where(self.around.trainable, self.move(before, mean, answers), mean)
         contents = [reply.content for reply in replies]
         metrics = self.train_metrics_aggr_fn(contents, self.weighted_by_key)
-        return shaped(moved, like), MetricRecord({**metrics, **self.facts()})
+        return arrays_of(moved, like), MetricRecord({**metrics, **self.facts()})
 
     def _answers(self, replies: Sequence[Message]) -> Answers:
         contents = [reply.content for reply in replies]
@@ -194,7 +197,7 @@ class Moving(FedAvg):
         total = weights.sum()
         return Answers(
             [reply.metadata.src_node_id for reply in replies],
-            [flat(_arrays(content, self.arrayrecord_key)) for content in contents],
+            [vector_of(_arrays(content, self.arrayrecord_key)) for content in contents],
             weights / total,
             min(1.0, float(total) / whole),
             metrics,
@@ -227,18 +230,11 @@ def _arrays(content: RecordDict, key: str) -> ArrayRecord:
     return record
 
 
-def flat(arrays: ArrayRecord) -> NDArray[Any]:
+def vector_of(arrays: ArrayRecord) -> NDArray[Any]:
     """Return a record's values as one vector."""
-    return np.concatenate([values_of(array).reshape(-1) for array in arrays.values()])
+    return flat(arrays.values()).numpy()
 
 
-def shaped(vector: NDArray[Any], like: ArrayRecord) -> ArrayRecord:
+def arrays_of(vector: NDArray[Any], like: ArrayRecord) -> ArrayRecord:
     """Return a vector in the names, shapes and types of a record."""
-    sizes = [int(np.prod(array.shape)) for array in like.values()]
-    parts = np.split(vector, np.cumsum(sizes)[:-1])
-    return record_of(
-        {
-            key: array_of(part.astype(array.dtype).reshape(tuple(array.shape)))
-            for (key, array), part in zip(like.items(), parts, strict=True)
-        }
-    )
+    return Layout(like).arrays_of(torch.from_numpy(vector))

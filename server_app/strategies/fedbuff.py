@@ -1,8 +1,9 @@
 """FedBuff: asynchronous aggregation by a buffer (Nguyen et al. 2022, Algorithm 1).
 
 A round is one flush: the next ``buffer`` clients to finish have trained from models of this round
-or of earlier ones, which the server keeps while somebody is at work on them. Who that is follows
-from simulated speeds (`samplers._buffered`), so that they can all train when the flush is due.
+or of earlier ones, which the server keeps while somebody is at work on them. In simulations, who
+that is follows from simulated speeds (`samplers._buffered`), so that they can all train when the
+flush is due; on SuperNodes it is who answers first (`asynchronous`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from conf.errors import FedproofError
 from server_app.samplers._buffered import Buffered, Flush
-from server_app.strategies._moving import Answers, Around, Moving, Vector, flat, shaped
+from server_app.samplers._live import Live
+from server_app.strategies._moving import Answers, Around, Moving, Vector, arrays_of, vector_of
 from task.options import real
 
 
@@ -61,20 +63,39 @@ class FedBuff(Moving):
     ) -> Iterable[Message]:
         """Give each client the model that was there when it started."""
         self._done = done = server_round - 1
-        self.models[str(done)] = flat(arrays)
-        self._flush = self._scheduled(server_round)
-        starts = [self._flush.starts[client] for client in sorted(self._flush.starts)]
-        self._ages = {n: done - v for n, v in zip(grid.get_node_ids(), starts, strict=True)}
-        messages = list(super().configure_train(server_round, arrays, config, grid))
+        self.models[str(done)] = vector_of(arrays)
+        messages = super().configure_train(server_round, arrays, config, grid)
+        if isinstance(self.around.sampler, Live):
+            # Who is asked now starts now; who fills the buffer is not known yet.
+            return messages
+        flush = self._scheduled(server_round)
+        starts = [flush.starts[client] for client in sorted(flush.starts)]
+        self.due(flush, dict(zip(grid.get_node_ids(), starts, strict=True)))
         told = {0: arrays} | {
-            age: shaped(self.models[str(done - age)], arrays) for age in self._ages.values() if age
+            age: arrays_of(self.models[str(done - age)], arrays)
+            for age in self._ages.values()
+            if age
         }
+        messages = list(messages)
         for message in messages:
             age = self._ages[message.metadata.dst_node_id]
             message.content = RecordDict(
                 {self.arrayrecord_key: told[age], self.configrecord_key: config}
             )
         return messages
+
+    def due(self, flush: Flush, starts: Mapping[int, int]) -> None:
+        """Take note of the flush that ends the round.
+
+        Parameters
+        ----------
+        flush : Flush
+            Who is in it.
+        starts : mapping of int to int
+            The same by their numbers on the Grid.
+        """
+        self._flush = flush
+        self._ages = {number: self._done - version for number, version in starts.items()}
 
     def move(self, before: Vector, mean: Vector, answers: Answers) -> Vector:
         """Add the discounted updates to the present model; forget models that nobody needs."""
@@ -88,7 +109,7 @@ class FedBuff(Moving):
         return np.asarray(before + self._lr * update)
 
     def facts(self) -> dict[str, float]:
-        """Record the simulated time, and how stale the updates were."""
+        """Record the time, and how stale the updates were."""
         assert self._flush is not None
         ages = list(self._ages.values())
         return {"clock": self._flush.clock, "staleness": sum(ages) / len(ages)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings
 from task.client_update.base import ClientUpdate
+from task.options import choice, whole
 
 
 class FedBuff(ClientUpdate):
@@ -13,18 +14,45 @@ class FedBuff(ClientUpdate):
     stackable = False
 
 
-def build(settings: Settings) -> ClientUpdate:
-    """Build it for simulations.
+def is_live(settings: Settings) -> bool:
+    """Tell whether answers count as they come, and not as a simulated clock says.
 
     Raises
     ------
     FedproofError
-        For SuperNodes, or a way of sampling that its schedule knows nothing of.
+        If the engine has no such clock.
     """
-    if settings.federation.engine is Engine.remote:
+    clock = choice(settings.strategy.options, "strategy.clock", ("auto", "simulated", "real"))
+    engine = settings.federation.engine
+    if clock == "simulated" and engine is Engine.remote:
         raise FedproofError(
-            "strategy=fedbuff simulates how fast clients are, and SuperNodes have speeds of their "
-            "own: choose federation=local, or strategy=fedavg."
+            "strategy.clock=simulated says how fast clients are, and SuperNodes have speeds of "
+            "their own: leave it out, or choose federation=local."
+        )
+    if clock == "real" and engine is Engine.local:
+        raise FedproofError(
+            "strategy.clock=real needs nodes that answer on their own, and federation=local has "
+            "workers that share a round: leave it out, or choose federation=flower."
+        )
+    return clock == "real" or engine is Engine.remote
+
+
+def build(settings: Settings) -> ClientUpdate:
+    """Build it.
+
+    Raises
+    ------
+    FedproofError
+        For a clock that the engine has not, rounds that can never be full, or a way of sampling
+        that its schedule knows nothing of.
+    """
+    is_live(settings)
+    buffer = whole(settings.strategy.options, "strategy.buffer", 1)
+    least = settings.federation.min_clients
+    if least > buffer:
+        raise FedproofError(
+            f"federation.min_clients={least} can never be met by strategy.buffer={buffer}: raise "
+            "the buffer."
         )
     if settings.sampling.name != "uniform":
         raise FedproofError(

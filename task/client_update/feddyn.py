@@ -5,6 +5,7 @@ Acar et al. 2021, "Federated Learning Based on Dynamic Regularization", Algorith
 
 from __future__ import annotations
 
+from conf.errors import FedproofError
 from conf.schema import Settings
 from task.client_update._steps import require_true_shares
 from task.client_update.base import ClientUpdate, Update, Work
@@ -34,6 +35,19 @@ class FedDyn(ClientUpdate):
 
 
 def build(settings: Settings) -> ClientUpdate:
-    """Build from ``alpha``."""
+    """Build from ``alpha``.
+
+    Raises
+    ------
+    FedproofError
+        If the server reads other updates than clients made: both add them up, and what they differ
+        by would pull all later models away from the optimum.
+    """
     require_true_shares(settings)
+    if settings.compression.name != "none":
+        raise FedproofError(
+            "strategy=feddyn adds up updates at both ends, which compression="
+            f"{settings.compression.name} lets part for good: leave it out, or choose "
+            "strategy=scaffold."
+        )
     return FedDyn(real(settings.strategy.options, "strategy.alpha"))

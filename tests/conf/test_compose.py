@@ -72,6 +72,7 @@ def test_an_experiment_is_overridden_by_the_command_line() -> None:
     [
         ("roundss=3", "did you mean 'rounds'"),
         ("model.hiden=[3]", "did you mean 'model.hidden'"),
+        ("strategy.server_lr=1", "did you mean 'strategy.server_learning_rate'"),
         ("+task.colour=red", "no setting 'task.colour'"),
         ("task=cooking", "choose one of"),
         ("rounds=many", "rounds"),

@@ -16,6 +16,7 @@ from server_app.evidence import files
 from server_app.evidence.events import watching
 from server_app.evidence.tables import client_table, result_table
 from task.wire import Cohort
+from tests.conftest import interrupt
 from tests.flower import ROOT
 from tests.server_app.evidence.test_tables import render
 from tests.server_app.secure.runs import difference
@@ -128,17 +129,8 @@ def test_nothing_depends_on_the_nodes(name, federate):
 def test_a_resumed_run_is_the_uninterrupted_one(chosen, federate, tmp_path):
     every = (*SHORT, "rounds=4", "checkpoint_every=2", "federation.fraction=0.5", *chosen)
     whole = federate(*every)
-    trained = []
-
-    def cut(reply):
-        trained.append(reply.metadata.message_type)
-        if trained.count("train") == 4:
-            raise KeyboardInterrupt
-        return reply
-
     directory = tmp_path / "cut"
-    with pytest.raises(KeyboardInterrupt):
-        federate(*every, tamper=cut, directory=directory)
+    interrupt(federate, directory, *every, after=3)
     resumed = federate(*every, f"resume={directory}", directory=directory)
     assert resumed.model == whole.model
     assert clients(resumed) == clients(whole)

@@ -12,6 +12,7 @@ from flwr.app import Error, Message
 
 from conf.errors import FedproofError
 from task.wire import HEADER, Cohort
+from tests.conftest import interrupt
 from tests.server_app.test_faults import rewrite
 
 SHORT = ("rounds=3", "model.hidden=[8]")
@@ -106,20 +107,7 @@ def test_interrupted_then_resumed_equals_uninterrupted(
     settings = (f"strategy={strategy}", "model.hidden=[8]", "federation.fraction=0.5", "rounds=6")
     whole = federate(*settings)
     directory = tmp_path / "interrupted"
-
-    def cut(reply: Message) -> Message:
-        if reply.metadata.message_type == "train" and reply.metadata.group_id == "":
-            count = (
-                len((directory / "metrics.jsonl").read_text().splitlines())
-                if (directory / "metrics.jsonl").exists()
-                else 0
-            )
-            if count == 3:
-                raise KeyboardInterrupt
-        return reply
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(*settings, f"checkpoint_every={every}", tamper=cut, directory=directory)
+    interrupt(federate, directory, *settings, f"checkpoint_every={every}", after=3)
     assert not (directory / "summary.json").exists()
     resumed = federate(*settings, f"resume={directory}", directory=directory)
     assert resumed.model == whole.model

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from conf.errors import FedproofError
 from task.store import ClientStore
+from tests.conftest import interrupt
 from tests.flower import ROOT
 
 RUN = [("run", 0)]
@@ -115,17 +116,8 @@ def test_what_is_kept_changes_the_model_and_not_with_the_nodes(federate):
 def test_a_resumed_run_goes_on_with_the_states_of_its_checkpoint(federate, tmp_path):
     every = ("rounds=4", "checkpoint_every=2", *KEPT)
     whole = federate(*every)
-    asked = []
-
-    def cut(reply):
-        asked.append(reply.metadata.message_type)
-        if asked.count("train") == 4:
-            raise KeyboardInterrupt
-        return reply
-
     directory = tmp_path / "cut"
-    with pytest.raises(KeyboardInterrupt):
-        federate(*every, tamper=cut, directory=directory)
+    interrupt(federate, directory, *every, after=3)
     # Everyone has a state of round 4 by now, the checkpoint is of round 2.
     assert {path.name.split(".")[1] for path in files(directory / "clients")} == {"2", "3", "4"}
     assert federate(*every, f"resume={directory}", directory=directory).model == whole.model

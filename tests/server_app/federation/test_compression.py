@@ -18,6 +18,7 @@ from conf.errors import FedproofError
 from server_app.evidence import files
 from server_app.privacy import curator
 from task.wire import Cohort, wire_bytes
+from tests.conftest import interrupt
 from tests.server_app.test_faults import rewrite, spoil
 
 SHORT = ("rounds=2", "model.hidden=[8]", "evaluate_every=2")
@@ -54,6 +55,20 @@ def test_strategies_see_models(strategy: str, federate: Callable[..., Any]) -> N
     plain, short = federate(*told), federate(*told, "compression=fp16", nodes=2)
     moved = (model_of(plain) - model_of(start)).abs().max()
     assert (model_of(plain) - model_of(short)).abs().max() < 0.02 * moved
+
+
+@pytest.mark.parametrize("strategy", ["scaffold", "fednova", "moon", "fedexp"])
+def test_strategies_with_a_clients_half(strategy: str, federate: Callable[..., Any]) -> None:
+    """The model's bytes shrink, what is sent beside it stays; nodes do not matter."""
+    told = (*SHORT, f"strategy={strategy}", "compression=int8")
+    one, many = federate(*told), federate(*told, nodes=4)
+    assert one.model == many.model
+    plain = federate(*SHORT, f"strategy={strategy}")
+    moved = (model_of(plain) - model_of(federate(*told, "train.lr=1e-30"))).abs().max()
+    assert 0 < (model_of(one) - model_of(plain)).abs().max() < 0.1 * moved
+    averaged = [federate(*SHORT, *more).summary["bytes_up"] for more in ((), ("compression=int8",))]
+    saved = plain.summary["bytes_up"] - one.summary["bytes_up"]
+    assert saved == averaged[0] - averaged[1] > 0
 
 
 def test_the_bytes_are_those_that_travel(federate: Callable[..., Any]) -> None:
@@ -114,16 +129,8 @@ def test_what_waits_survives_a_restart(
 ) -> None:
     """Half of the clients are drawn in a round: what waits also survives rounds without them."""
     told = (f"compression={name}", "model.hidden=[8]", "federation.fraction=0.5", "rounds=5")
-    whole, directory, rounds = federate(*told), tmp_path / "cut", []
-
-    def cut(reply: Message) -> Message:
-        rounds.append(reply.metadata.message_type)
-        if rounds.count("train") == 4:
-            raise KeyboardInterrupt
-        return reply
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(*told, "checkpoint_every=2", tamper=cut, directory=directory)
+    whole, directory = federate(*told), tmp_path / "cut"
+    interrupt(federate, directory, *told, "checkpoint_every=2", after=3)
     kept = sorted((directory / "clients" / "compression").rglob("*.safetensors"))
     assert kept and all("residual" in load_file(path) for path in kept)
     resumed = federate(*told, f"resume={directory}", directory=directory)

@@ -1,8 +1,6 @@
 import time
 from types import SimpleNamespace
 
-import pytest
-
 from server_app.federation import polling
 from server_app.federation.polling import PolledGrid
 
@@ -72,5 +70,5 @@ def test_the_rest_is_flowers_grid():
     grid = PolledGrid(Slow())
     grid.set_run("another run")
     assert grid.run == "another run" and grid.get_node_ids() == [1, 2]
-    with pytest.raises(NotImplementedError):
-        grid.pull_messages([])
+    assert grid.push_messages([None, 0.0]) == [None, "1"]
+    assert numbers(grid.pull_messages(["1"])) == ["1"]

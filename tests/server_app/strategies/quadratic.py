@@ -15,8 +15,10 @@ from task.arrays import values_of
 from task.base import Examples
 from task.client_update import update_of
 from task.client_update.base import Work
+from task.compression import compressors_of
 from task.flat import FlatModel
 from task.objectives import Regression
+from task.packing import Packing
 from task.registry import find
 from task.wire import VECTORS
 
@@ -49,6 +51,9 @@ class Quadratics:
         self.update = update_of(self.settings)
         acquaint(self.strategy, self.settings, self.module, roster, sampler_of(self.settings))
         self.kept = {client: {} for client in NAMES}
+        compressors = compressors_of(self.settings)
+        self.packing = compressors and Packing(*compressors, 1, self.module)
+        self.waiting = {client: {} for client in NAMES}
         self.arrays = ArrayRecord({"weight": Array(START[None].astype(np.float32))})
         self.metrics = {}
 
@@ -58,7 +63,9 @@ class Quadratics:
 
     def _round(self, number, cohort):
         grid = SimpleNamespace(get_node_ids=lambda: [NAMES.index(c) + 1 for c in cohort])
-        messages = self.strategy.configure_train(number, self.arrays, ConfigRecord(), grid)
+        messages = self.strategy.configure_train(
+            number, self.arrays, ConfigRecord({"server-round": number}), grid
+        )
         messages = sorted(messages, key=lambda m: m.metadata.dst_node_id)
         replies = [self._answer(message) for message in messages]
         self.arrays, self.metrics = self.strategy.aggregate_train(number, replies)
@@ -80,10 +87,21 @@ class Quadratics:
         update = self.update.run(work)
         if self.update.keeps:
             self.kept[NAMES[k]] = update.trained.memory
+        values = update.values
+        if self.packing:
+            # As a client sends it, and the server reads it.
+            start = torch.from_numpy(
+                values_of(message.content["arrays"]["weight"]).copy().reshape(-1)
+            )
+            number = int(message.content["config"]["server-round"])
+            _, read, self.waiting[NAMES[k]] = self.packing.pack(
+                values - start, self.waiting[NAMES[k]], (number, NAMES[k]), None
+            )
+            values = start + read
         metrics = {"num-examples": ROWS[k], "steps": update.trained.steps, "loss": 1.0}
         answer = RecordDict(
             {
-                "arrays": ArrayRecord({"weight": Array(update.values.numpy().reshape(1, 3))}),
+                "arrays": ArrayRecord({"weight": Array(values.numpy().reshape(1, 3))}),
                 "metrics": MetricRecord(metrics),
             }
         )

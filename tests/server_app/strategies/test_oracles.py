@@ -76,6 +76,40 @@ def test_scaffold_converges_where_fedavg_does_not():
     assert away["scaffold"] < 1e-4 and away["feddyn"] < 0.15 < 0.3 < away["fedavg"]
 
 
+SHORT = {
+    "int8": (),
+    "quantize": ("compression.bits=2",),
+    "topk": ("compression.share=0.34",),
+    "random_mask": ("compression.share=0.34", "compression.error_feedback=false"),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_scaffold_converges_though_updates_are_compressed(name):
+    """Variates travel whole: theirs is the mean still, and what is lost of updates fades."""
+    run = Quadratics("strategy=scaffold", "train.lr=0.1", f"compression={name}", *SHORT[name])
+    models = run.run(*[NAMES] * 60)
+    optimum = np.linalg.solve(
+        sum(p * A for p, A in zip(P, run.A, strict=True)),
+        sum(p * b for p, b in zip(P, run.b, strict=True)),
+    )
+    plain = Quadratics("strategy=scaffold", "train.lr=0.1").run(NAMES)
+    assert np.linalg.norm(models[0] - plain[0]) > 1e-4
+    assert np.linalg.norm(models[-1] - optimum) < 1e-4
+    own = [run.kept[client][OWN + "control"].numpy() for client in NAMES]
+    assert run.strategy.control == pytest.approx(P @ own, abs=1e-5)
+
+
+def test_fednova_normalises_what_it_reads():
+    """Half precision ends within its rounding of the plain model."""
+    told = ("strategy=fednova", "train.momentum=0.6")
+    plain, short = (
+        Quadratics(*told, *more, steps=(2, 6, 3)).run(NAMES, NAMES)[-1]
+        for more in ((), ("compression=fp16",))
+    )
+    assert 0 < np.abs(plain - short).max() < 1e-3 * np.abs(plain - START).max()
+
+
 @pytest.mark.parametrize(("momentum", "mu"), [(0.0, 0.0), (0.8, 0.0), (0.0, 2.0), (0.6, 1.5)])
 def test_fednova_is_normalised_averaging(momentum, mu):
     steps = (2, 6, 3)

@@ -43,6 +43,9 @@ def test_a_constant_gradient_moves_the_model_so_far(steps, m, s):
         assert weight == pytest.approx(moved)
 
 
+REMOTE = ("federation=remote", "federation.superlink=x")
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -58,10 +61,11 @@ def test_a_constant_gradient_moves_the_model_so_far(steps, m, s):
             ("strategy=moon", "privacy=record_dp", "privacy.sigma=1.0"),
             "clips the gradients of the task's loss",
         ),
-        (
-            ("strategy=fedbuff", "federation=remote", "federation.superlink=x"),
-            "SuperNodes have speeds of their own",
-        ),
+        (("strategy=feddyn", "compression=int8"), "which compression=int8 lets part"),
+        (("strategy=fedbuff", "strategy.clock=real"), "federation=local has workers that share"),
+        (("strategy=fedbuff", "strategy.clock=simulated", *REMOTE), "have speeds of their own"),
+        (("strategy=fedbuff", "strategy.clock=wall"), "strategy.clock must be"),
+        (("strategy=fedbuff", "federation.min_clients=3"), "never be met by strategy.buffer=2"),
         (("strategy=fedbuff", "sampling=availability"), "decides itself who trains"),
     ],
 )
