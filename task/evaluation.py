@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from task.metric_names import GLOBAL
 from task.objectives import Metrics, Objective, Statistics
 
 BATCH = 512
+_LARGEST = 1e100
+"""Of sums: their squares, and sums of those, are still numbers."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,41 @@ def pooled(objective: Objective, sums: Mapping[str, list[float]]) -> Metrics:
     if not shared:
         return metrics
     return metrics | {GLOBAL + key: value for key, value in objective.pooled(shared).items()}
+
+
+def plausible(objective: Objective, sums: Mapping[str, list[float]], rows: int | None) -> bool:
+    """Tell whether sums can be those of held-out rows.
+
+    Parameters
+    ----------
+    objective : Objective
+        Whose they are.
+    sums : mapping
+        Finite numbers, of a client or of several.
+    rows : int or None
+        How many rows they must be of, if that is known.
+    """
+    try:
+        metrics = pooled(objective, sums)
+    except (KeyError, IndexError, ArithmeticError, ValueError, RuntimeError):
+        return False
+    names = {key: key.removeprefix(GLOBAL) for key in sums}
+    if not all(math.isfinite(value) for value in metrics.values()):
+        return False
+    if any(
+        abs(v) > _LARGEST or (v < 0 and names[key] not in objective.signed)
+        for key, values in sums.items()
+        for v in values
+    ):
+        return False
+    if rows is None or not objective.counts:
+        return True
+    told = {p: sum(sum(sums[p + c]) for c in objective.counts) for p in _prefixes(sums)}
+    return all(count == rows for count in told.values())
+
+
+def _prefixes(sums: Mapping[str, list[float]]) -> set[str]:
+    return {GLOBAL if key.startswith(GLOBAL) else "" for key in sums}
 
 
 @torch.inference_mode()

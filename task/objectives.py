@@ -32,6 +32,10 @@ class Objective(ABC):
 
     needs_outputs: ClassVar[bool] = True
     """Whether a client's own metrics need all outputs at once; if not, sums are enough."""
+    signed: ClassVar[frozenset[str]] = frozenset()
+    """Sums that may be negative."""
+    counts: ClassVar[tuple[str, ...]] = ()
+    """Sums that add up to the number of rows."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -64,6 +68,8 @@ class Binary(Objective):
     Outputs have shape (n, 1) or (n,), targets (n,) with values 0 and 1.
     Metrics: ``accuracy``, ``auroc``, ``average_precision``, ``f1``, ``loss``.
     """
+
+    counts = ("positives", "negatives")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logits = outputs.reshape(-1)
@@ -114,6 +120,7 @@ class MultiClass(Objective):
     """
 
     needs_outputs = False
+    counts = ("support",)
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -206,6 +213,8 @@ class Regression(Objective):
     """
 
     needs_outputs = False
+    signed = frozenset({"target"})
+    counts = ("count",)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.reshape(-1) - targets).square()

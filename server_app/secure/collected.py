@@ -65,6 +65,31 @@ class HiddenSum:
         return self.error / weight[0] if weight else 0.0
 
 
+def implausible(total: HiddenSum, largest: float, heaviest: int) -> str:
+    """Return why no clients that keep to the rules can have such a sum; empty if they can.
+
+    Parameters
+    ----------
+    total : HiddenSum
+        Of updates, or of figures alone.
+    largest : float
+        No value of an update is beyond ±largest.
+    heaviest : int
+        The most that one weighs.
+    """
+    if not total.update.size:
+        return ""
+    there, (weight, *_) = len(total.clients), total.figures.get(WEIGHT) or [0.0]
+    most = np.abs(total.update).max()
+    # Written so that NaN is implausible.
+    if there <= weight <= there * heaviest and most <= largest * weight + total.error:
+        return ""
+    return (
+        f"the sum of the {there} answers is none that clients can have which keep to the rules: "
+        "somebody sent noise, and a hidden sum does not tell who"
+    )
+
+
 @dataclass
 class Collected:
     """What came of one exchange.
