@@ -62,20 +62,16 @@ def plausible(objective: Objective, sums: Mapping[str, list[float]], rows: int |
     names = {key: key.removeprefix(GLOBAL) for key in sums}
     if not all(math.isfinite(value) for value in metrics.values()):
         return False
-    if any(
-        abs(v) > _LARGEST or (v < 0 and names[key] not in objective.signed)
-        for key, values in sums.items()
-        for v in values
-    ):
-        return False
-    if rows is None or not objective.counts:
+    for key, name in names.items():
+        for value in sums[key]:
+            if abs(value) > _LARGEST or (value < 0 and name not in objective.signed):
+                return False
+            if name in objective.counts and not float(value).is_integer():
+                return False
+    if rows is None or not objective.rows:
         return True
-    told = {p: sum(sum(sums[p + c]) for c in objective.counts) for p in _prefixes(sums)}
-    return all(count == rows for count in told.values())
-
-
-def _prefixes(sums: Mapping[str, list[float]]) -> set[str]:
-    return {GLOBAL if key.startswith(GLOBAL) else "" for key in sums}
+    prefixes = {GLOBAL if key.startswith(GLOBAL) else "" for key in sums}
+    return all(sum(sum(sums[p + name]) for name in objective.rows) == rows for p in prefixes)
 
 
 @torch.inference_mode()

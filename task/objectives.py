@@ -34,8 +34,10 @@ class Objective(ABC):
     """Whether a client's own metrics need all outputs at once; if not, sums are enough."""
     signed: ClassVar[frozenset[str]] = frozenset()
     """Sums that may be negative."""
-    counts: ClassVar[tuple[str, ...]] = ()
-    """Sums that add up to the number of rows."""
+    counts: ClassVar[frozenset[str]] = frozenset()
+    """Sums that are whole numbers."""
+    rows: ClassVar[tuple[str, ...]] = ()
+    """Those of them that add up to the number of rows."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -69,7 +71,8 @@ class Binary(Objective):
     Metrics: ``accuracy``, ``auroc``, ``average_precision``, ``f1``, ``loss``.
     """
 
-    counts = ("positives", "negatives")
+    counts = frozenset({"positives", "negatives"})
+    rows = ("positives", "negatives")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logits = outputs.reshape(-1)
@@ -120,7 +123,8 @@ class MultiClass(Objective):
     """
 
     needs_outputs = False
-    counts = ("support",)
+    counts = frozenset({"support", "predicted", "hits"})
+    rows = ("support",)
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -175,6 +179,7 @@ class NextToken(Objective):
 
     IGNORED = -100
     needs_outputs = False
+    counts = frozenset({"hits", "tokens"})
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = functional.cross_entropy(
@@ -214,7 +219,8 @@ class Regression(Objective):
 
     needs_outputs = False
     signed = frozenset({"target"})
-    counts = ("count",)
+    counts = frozenset({"count"})
+    rows = ("count",)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.reshape(-1) - targets).square()

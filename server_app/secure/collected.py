@@ -65,7 +65,7 @@ class HiddenSum:
         return self.error / weight[0] if weight else 0.0
 
 
-def implausible(total: HiddenSum, largest: float, heaviest: int) -> str:
+def implausible(total: HiddenSum, largest: float, heaviest: int, figure: float) -> str:
     """Return why no clients that keep to the rules can have such a sum; empty if they can.
 
     Parameters
@@ -76,17 +76,25 @@ def implausible(total: HiddenSum, largest: float, heaviest: int) -> str:
         No value of an update is beyond ±largest.
     heaviest : int
         The most that one weighs.
+    figure : float
+        No figure of one client is beyond ±figure.
     """
-    if not total.update.size:
-        return ""
     there, (weight, *_) = len(total.clients), total.figures.get(WEIGHT) or [0.0]
-    most = np.abs(total.update).max()
     # Written so that NaN is implausible.
-    if there <= weight <= there * heaviest and most <= largest * weight + total.error:
-        return ""
+    believable = all(
+        abs(value) <= there * figure for values in total.figures.values() for value in values
+    )
+    if total.update.size:
+        most = np.abs(total.update).max()
+        believable &= there <= weight <= there * heaviest
+        believable &= bool(most <= largest * weight + total.error)
     return (
-        f"the sum of the {there} answers is none that clients can have which keep to the rules: "
-        "somebody sent noise, and a hidden sum does not tell who"
+        ""
+        if believable
+        else (
+            f"the sum of the {there} answers is none that clients can have which keep to the rules: "
+            "somebody sent noise, and a hidden sum does not tell who"
+        )
     )
 
 

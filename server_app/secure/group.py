@@ -12,6 +12,7 @@ from server_app.federation.validation import InvalidAnswerError, decode
 from server_app.secure.asking import Parts
 from server_app.secure.collected import HiddenSum, Purpose, implausible
 from task.layouts import Layout, usual
+from task.secagg.encoding import LARGEST
 from task.secagg.server import AbandonedError, Aggregator
 from task.secagg.session import Advert, Session
 from task.secure.secagg import SecAgg
@@ -143,7 +144,7 @@ class Group:
         terms = self._protection.terms
         # Clients add noise that has no bound.
         largest = terms.range if self._protection.noise is None else math.inf
-        if why := implausible(found, largest, terms.max_weight):
+        if why := implausible(found, largest, terms.max_weight, LARGEST):
             raise AbandonedError(why)
         return found
 

@@ -7,6 +7,7 @@ key to reach them.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,7 +202,7 @@ class HECollector:
                 f"'{one.client}' and '{other.client}' say that it holds different values"
             )
         found = _sum(total, layout, one.opened, error)
-        if why := implausible(found, self._terms.range, self._terms.max_weight):
+        if why := implausible(found, self._terms.range, self._terms.max_weight, math.inf):
             raise AbandonedError(why)
         return found
 
