@@ -88,13 +88,11 @@ def implausible(total: HiddenSum, largest: float, heaviest: int, figure: float) 
         most = np.abs(total.update).max()
         believable &= there <= weight <= there * heaviest
         believable &= bool(most <= largest * weight + total.error)
+    if believable:
+        return ""
     return (
-        ""
-        if believable
-        else (
-            f"the sum of the {there} answers is none that clients can have which keep to the rules: "
-            "somebody sent noise, and a hidden sum does not tell who"
-        )
+        f"no {there} answers of clients that keep to the rules have such a sum: somebody sent "
+        "noise, and a hidden sum does not tell who"
     )
 
 
