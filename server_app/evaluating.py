@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from conf.errors import FedproofError
 from server_app.federation.grid import ClientGrid
+from server_app.federation.reduction import WEIGHT
 from server_app.federation.roster import Roster
 from server_app.federation.validation import (
     InvalidAnswerError,
@@ -20,11 +23,13 @@ from server_app.federation.validation import (
     same_metrics,
     sift,
 )
-from task.evaluation import add, pooled
+from task.evaluation import add, plausible, pooled
 from task.metric_names import CLUSTER, GLOBAL
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
 
 Rows = list[dict[str, Any]]
+Shape = tuple[tuple[str, int], ...]
+"""Names of sums, and how many numbers each has."""
 
 
 class Evaluation:
@@ -60,7 +65,7 @@ class Evaluation:
         config = ConfigRecord({"server-round": number})
         messages = strategy.configure_evaluate(number, arrays, config, self._grid)
         replies = self._grid.send_and_receive(messages, timeout=timeout)
-        valid, failed = sift(replies, self._grid.name, self._taker(number))
+        valid, failed = sift(replies, self._grid.name, self._taker(number, usual_shape(replies)))
         if not valid:
             raise FedproofError(f"round {number}: no client could evaluate ({reasons(failed)}).")
         weighted = strategy.aggregate_evaluate(number, same_metrics(valid))
@@ -73,21 +78,35 @@ class Evaluation:
             "evaluation_failed": failed,
         }
 
-    def _taker(self, number: int) -> Callable[[str, Message], None]:
+    def _taker(self, number: int, shape: Shape) -> Callable[[str, Message], None]:
         def take(client: str, reply: Message) -> None:
             metrics = check_metrics(reply.content, self._roster.members[client].test)
             statistics = check_statistics(reply.content)
-            try:
-                pooled(self._objective, statistics)
-                self._sums = add(self._sums, statistics)
-            except (KeyError, IndexError, ArithmeticError, ValueError, RuntimeError):
-                raise InvalidAnswerError("its statistics do not fit the task") from None
+            rows = int(str(metrics[WEIGHT]))
+            if shape_of(statistics) != shape or not plausible(self._objective, statistics, rows):
+                raise InvalidAnswerError("its statistics do not fit the task")
+            self._sums = add(self._sums, statistics)
             self.rows.append({"round": number, "client": client, **metrics})
             # Whose model a client took is nothing to average.
             if CLUSTER in metrics:
                 del metrics[CLUSTER]
 
         return take
+
+
+def shape_of(statistics: Statistics) -> Shape:
+    """Return names and lengths of sums."""
+    return tuple(sorted((key, len(values)) for key, values in statistics.items()))
+
+
+def usual_shape(replies: Iterable[Message]) -> Shape:
+    """Return the shape that most answers have: no single one decides what the others must be."""
+    shapes: Counter[Shape] = Counter()
+    for reply in replies:
+        with suppress(InvalidAnswerError):
+            if reply.has_content():
+                shapes[shape_of(check_statistics(reply.content))] += 1
+    return max(shapes, key=lambda shape: (shapes[shape], shape), default=())
 
 
 def mean_of(rows: Rows) -> dict[str, float]:

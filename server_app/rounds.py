@@ -234,10 +234,9 @@ class RoundLoop:
         return self.settings.federation.min_clients
 
     def _agree(self) -> dict[str, Any]:
-        descriptions = self.roster.descriptions
         if not self.roster.trainable:
             raise FedproofError("no client has training rows: lower task.test_fraction.")
-        return self.task.agree([descriptions[client] for client in sorted(descriptions)])
+        return self.roster.agreed(self.task.agree)
 
     def _checkpoint(self, arrays: ArrayRecord) -> None:
         tensors, tree = checkpoint.strategy_state(self.strategy)

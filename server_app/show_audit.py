@@ -8,10 +8,12 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import FedproofError
 from task.audit import AuditLog, Receipt
+from task.shown import shown
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -52,8 +54,13 @@ def show(receipts: Iterable[Receipt]) -> None:
         why = "; ".join([*filter(None, [receipt.reason]), *receipt.errors.values()])
         left = receipt.left
         table.add_row(
-            when, receipt.message, receipt.run[:8], str(receipt.round or ""), receipt.decision,
-            rows, f"{left.get('bytes', 0)} B", f"{left.get('norm', '')}",
-            f"{left.get('epsilon', '')}", why,
+            when, _cell(receipt.message, 40), _cell(receipt.run, 8), str(receipt.round or ""),
+            receipt.decision, _cell(rows), f"{left.get('bytes', 0)} B", f"{left.get('norm', '')}",
+            f"{left.get('epsilon', '')}", _cell(why),
         )  # fmt: skip
     Console(highlight=False).print(table)
+
+
+def _cell(text: str, most: int = 1000) -> str:
+    """Return what a server may have written, as text that a terminal shows and does not obey."""
+    return escape(shown(text, most))

@@ -173,11 +173,11 @@ class Training:
             rows = self._roster.members[client].train
             if unpacker is not None:
                 unpacker.unpack(client, reply.content)
-            self._account.check(reply.content)
             if client in summed:
                 check_metrics(reply.content, rows)
             else:
                 reference.check_update(reply.content, rows)
+            self._account.check(reply.content)
             if ours:
                 ours.check(reply.content, rows)
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 _STYPE = "numpy.ndarray"
 _LONGEST = 1 << 10
 """Bytes of a header that is looked at."""
+_MOST_AXES = 32
+"""Of an array: to multiply a million sizes takes minutes."""
 
 
 def array_of(values: NDArray[Any]) -> Array:
@@ -46,6 +48,8 @@ def values_of(array: Array) -> NDArray[Any]:
     """
     dtype = np.dtype(array.dtype)
     shape = tuple(array.shape)
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"an array of {len(shape)} axes")
     start = len(array.data) - math.prod(shape) * dtype.itemsize
     plain = array.stype == _STYPE and 0 < start <= _LONGEST
     if plain and bytes(array.data[:start]) == _header(dtype.str, shape):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from task.metric_names import GLOBAL
 from task.objectives import Metrics, Objective, Statistics
 
 BATCH = 512
+_LARGEST = 1e100
+"""Of sums: their squares, and sums of those, are still numbers."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,37 @@ def pooled(objective: Objective, sums: Mapping[str, list[float]]) -> Metrics:
     if not shared:
         return metrics
     return metrics | {GLOBAL + key: value for key, value in objective.pooled(shared).items()}
+
+
+def plausible(objective: Objective, sums: Mapping[str, list[float]], rows: int | None) -> bool:
+    """Tell whether sums can be those of held-out rows.
+
+    Parameters
+    ----------
+    objective : Objective
+        Whose they are.
+    sums : mapping
+        Finite numbers, of a client or of several.
+    rows : int or None
+        How many rows they must be of, if that is known.
+    """
+    try:
+        metrics = pooled(objective, sums)
+    except (KeyError, IndexError, ArithmeticError, ValueError, RuntimeError):
+        return False
+    names = {key: key.removeprefix(GLOBAL) for key in sums}
+    if not all(math.isfinite(value) for value in metrics.values()):
+        return False
+    for key, name in names.items():
+        for value in sums[key]:
+            if abs(value) > _LARGEST or (value < 0 and name not in objective.signed):
+                return False
+            if name in objective.counts and not float(value).is_integer():
+                return False
+    if rows is None or not objective.rows:
+        return True
+    prefixes = {GLOBAL if key.startswith(GLOBAL) else "" for key in sums}
+    return all(sum(sum(sums[p + name]) for name in objective.rows) == rows for p in prefixes)
 
 
 @torch.inference_mode()

@@ -32,6 +32,12 @@ class Objective(ABC):
 
     needs_outputs: ClassVar[bool] = True
     """Whether a client's own metrics need all outputs at once; if not, sums are enough."""
+    signed: ClassVar[frozenset[str]] = frozenset()
+    """Sums that may be negative."""
+    counts: ClassVar[frozenset[str]] = frozenset()
+    """Sums that are whole numbers."""
+    rows: ClassVar[tuple[str, ...]] = ()
+    """Those of them that add up to the number of rows."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -64,6 +70,9 @@ class Binary(Objective):
     Outputs have shape (n, 1) or (n,), targets (n,) with values 0 and 1.
     Metrics: ``accuracy``, ``auroc``, ``average_precision``, ``f1``, ``loss``.
     """
+
+    counts = frozenset({"positives", "negatives"})
+    rows = ("positives", "negatives")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logits = outputs.reshape(-1)
@@ -114,6 +123,8 @@ class MultiClass(Objective):
     """
 
     needs_outputs = False
+    counts = frozenset({"support", "predicted", "hits"})
+    rows = ("support",)
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -168,6 +179,7 @@ class NextToken(Objective):
 
     IGNORED = -100
     needs_outputs = False
+    counts = frozenset({"hits", "tokens"})
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = functional.cross_entropy(
@@ -206,6 +218,9 @@ class Regression(Objective):
     """
 
     needs_outputs = False
+    signed = frozenset({"target"})
+    counts = frozenset({"count"})
+    rows = ("count",)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.reshape(-1) - targets).square()

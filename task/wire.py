@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from task.shown import shown
+
 HEADER = "cohort"
 TOTAL = "total"
 VECTORS = "vectors"
@@ -22,7 +24,16 @@ UNSENT = "unsent"
 
 
 class WireError(ValueError):
-    """A cohort message that does not follow the format."""
+    """A cohort message that does not follow the format.
+
+    Parameters
+    ----------
+    reason : str
+        May quote what the other side sent: it is made fit to be shown.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(shown(reason))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from server_app.deploy import command
 from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
 from task.identity import Identity
+from tests.networks import Networks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,41 +66,61 @@ def deployment(
 
 
 @contextmanager
-def federation(
-    folder: Path, data: Mapping[str, Path], policy: str
+def secured(
+    folder: Path, silos: Sequence[str], address: str = "127.0.0.1"
 ) -> Iterator[tuple[dict[str, str], int]]:
-    """Start what `fedproof deploy init` writes for silos with these data; yield as `deployment`.
+    """Start the SuperLink that `fedproof deploy init` writes; yield as `deployment`, and its port.
 
-    And the port: TLS, registered nodes, each silo's own keys, roster and policy.
+    With TLS, for registered nodes only.
     """
     port = free_port(None)
     folder.mkdir(parents=True)
     (folder / "federation.yaml").write_text(
-        f"{{name: silos, address: 127.0.0.1, port: {port}, task: healthcare, "
-        f"silos: [{', '.join(data)}]}}"
+        f"{{name: silos, address: {address}, port: {port}, task: healthcare, "
+        f"silos: [{', '.join(silos)}]}}"
     )
     command.main(["init", str(folder)])
     environment = quiet_environment() | {"FLWR_HOME": str(folder / "server" / "home")}
-    with ExitStack() as stack:
-        log = folder / "logs"
-        superlink = ["sh", str(folder / "server" / "start.sh")]
-        stack.enter_context(running(superlink, log / "superlink", environment))
+    superlink = ["sh", str(folder / "server" / "start.sh")]
+    with running(superlink, folder / "logs" / "superlink", environment):
         wait_for(lambda: _listens(port), 60)
+        yield environment, port
+
+
+def flwr_supernode(environment: Mapping[str, str], *words: str) -> str:
+    """Run ``flwr supernode``; return what it prints."""
+    return subprocess.run(
+        [program("flwr"), "supernode", *words], env=dict(environment), check=True,
+        capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+
+
+@contextmanager
+def federation(
+    folder: Path, data: Mapping[str, Path], policy: str, places: Networks
+) -> Iterator[tuple[dict[str, str], int]]:
+    """Start a secured SuperLink and silos with these data; yield as `secured`.
+
+    Each silo has its own keys, roster, policy and network.
+    """
+    with (
+        secured(folder, list(data), places.server) as (environment, port),
+        ExitStack() as stack,
+    ):
         rosters = []
         for silo in data:
             kit = folder / "silos" / silo
             command.main(["key", str(kit)])
             public = Identity.read(kit / "identity.key").public
             rosters.append(f"{public.hex()} {silo}\n")
-            register = [program("flwr"), "supernode", "register", str(kit / "node.pub"), "silos"]
-            subprocess.run(register, env=environment, check=True, capture_output=True, timeout=60)
+            flwr_supernode(environment, "register", str(kit / "node.pub"), "silos")
         for silo, path in data.items():
             kit = folder / "silos" / silo
             (kit / "roster").write_text("".join(rosters))
             (kit / "policy.yaml").write_text(policy)
             told = quiet_environment() | {"DATA": str(path)}
-            start = ["sh", str(kit / "start.sh")]
-            stack.enter_context(running(start, log / silo, told))
+            start = [*places.within.get(silo, []), "sh", str(kit / "start.sh")]
+            stack.enter_context(running(start, folder / "logs" / silo, told))
         yield environment, port
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from hypothesis import strategies as st
 
 from conf.compose import compose, split_overrides
 from conf.errors import FedproofError
+from conf.schema import FederationConfig
 from server_app.compat import adopt_identity, stamp
 from server_app.deploy.federation import read_federation
-from server_app.federation.roster import read_reply
+from server_app.evidence.events import PREFIX, parse
+from server_app.federation.roster import LONGEST_ID, Roster, read_reply
 from server_app.federation.validation import (
     InvalidAnswerError,
     Reference,
@@ -26,12 +29,18 @@ from server_app.federation.validation import (
     check_statistics,
     decode,
 )
+from server_app.privacy.account import Account
 from task.arrays import array_of, record_of
 from task.audit import AuditLog
+from task.compression import compressors_of
+from task.compression.base import Layout as Compressed
+from task.compression.base import MalformedError
 from task.identity import Identity, read_roster
+from task.layouts import Layout
 from task.privacy.ledger import Ledger
 from task.rules import read_rules
-from task.wire import Cohort, WireError, records
+from task.secagg.session import Advert
+from task.wire import Cohort, WireError, blob, records
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -123,6 +132,82 @@ def reply(content: RecordDict) -> None:
         assert all(np.isfinite(v) for values in sums.values() for v in values)
 
 
+def join(content: RecordDict) -> None:
+    """Learn from a node whom it serves, or refuse it."""
+
+    class Alone:
+        """A Grid with one node."""
+
+        def get_node_ids(self) -> list[int]:
+            return [7]
+
+        def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
+            del timeout
+            return [Message(content, reply_to=stamp(messages[0]))]
+
+    adopt_identity(1)
+    roster = Roster(FederationConfig(), {})
+    with contextlib.suppress(FedproofError):
+        roster.gather(Alone())  # type: ignore[arg-type]
+        for client, member in roster.members.items():
+            assert client.isprintable() and len(client) <= LONGEST_ID
+            assert min(member.train, member.test) >= 0
+
+
+def hidden(record: ConfigRecord) -> None:
+    """Read what a secure answer says in clear, or refuse it."""
+    with contextlib.suppress(WireError):
+        Layout.unpack(record)
+    with contextlib.suppress(WireError, FedproofError):
+        Advert.unpack("va", blob(record, "advert")).require_signed()
+    with contextlib.suppress(InvalidAnswerError):
+        Account(compose(("privacy=record_dp", "privacy.sigma=1"))).check(
+            RecordDict({"privacy": record})
+        )
+
+
+COMPRESSORS = {
+    name: compressors_of(compose((f"compression={name}",)))[0]
+    for name in ("bf16", "fp16", "int8", "powersgd", "quantize", "random_mask", "topk")
+}
+SHAPES = Compressed(((5, 4), (4,), (3, 4), (3,)))
+PACKETS = {
+    name: up.encode(torch.ones(SHAPES.size), SHAPES, {}, 1)[0] for name, up in COMPRESSORS.items()
+}
+VALUES = st.builds(
+    lambda kind, shape, fill: np.full(shape, fill).astype(kind),
+    st.sampled_from(["f4", "f2", "f8", "i1", "u1", "u2", "i8", "u4", "b1"]),
+    st.sampled_from([(0,), (1,), (3,), (39,), (5, 4), (1, 1), ()]),
+    st.sampled_from([0.0, 1.0, -1.0, 255.0, float("nan"), float("inf"), 1e30]),
+)
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """Return a compressor and a packet of its own, some of which is something else."""
+    name = draw(st.sampled_from(sorted(COMPRESSORS)))
+    packet = dict(PACKETS[name])
+    for key in draw(st.lists(st.sampled_from([*packet, "more"]), max_size=3)):
+        packet[key] = draw(VALUES | st.just(packet.get(key, np.zeros(2))))
+    for key in draw(st.lists(st.sampled_from(sorted(packet)), max_size=1)):
+        packet.pop(key)
+    return name, packet
+
+
+def packet(told: tuple[str, dict[str, Any]]) -> None:
+    """Read a compressed update, or refuse it."""
+    name, values = told
+    with contextlib.suppress(MalformedError), np.errstate(all="ignore"):
+        update = COMPRESSORS[name].decode(values, SHAPES, 1)
+        assert update.shape == (SHAPES.size,)
+
+
+def log_line(text: str) -> None:
+    """Read a run's log: nothing but an event that begins a line is one."""
+    event = parse(text)
+    assert event is None or (text.startswith(PREFIX) and "event" in event)
+
+
 def overrides(text: str) -> None:
     """Compose what a run says, or refuse it in a sentence."""
     with contextlib.suppress(FedproofError):
@@ -157,9 +242,21 @@ LINES = st.one_of(
     st.lists(JSON.map(json.dumps), max_size=3).map(lambda lines: "\n".join(lines).encode()),
     st.text(alphabet="tasks: [a]{},-#'\n&*!0123456789e", max_size=40).map(str.encode),
 )
+HIDDEN = st.dictionaries(
+    st.sampled_from(["size", "names", "lengths", "advert", "sigma", "rate", "steps"]),
+    SCALARS | st.lists(st.text(max_size=4), max_size=3) | st.lists(st.integers(-2, 2**60)),
+).map(ConfigRecord)
+LOG_LINES = st.tuples(
+    st.sampled_from(["", PREFIX, f"WARNING: {PREFIX}"]),
+    JSON.map(json.dumps) | st.text(max_size=20) | st.just('{"event": "file"}'),
+).map("".join)
 TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "cohort": (contents(), unpack),
     "reply": (contents(), reply),
+    "join": (contents(), join),
+    "hidden": (HIDDEN, hidden),
+    "packet": (packets(), packet),
+    "log line": (LOG_LINES, log_line),
     "overrides": (TEXTS, overrides),
     "policy": (LINES, parser(read_rules)),
     "federation": (LINES, parser(read_federation)),

@@ -49,7 +49,7 @@ def test_the_top_level_is_what_the_readme_says() -> None:
         pytest.skip("not a git checkout")
     assert {name.split("/")[0] for name in listed} <= {
         "server_app", "client_app", "task", "conf", "tests", "docs", "benchmarks", ".ci",
-        "pyproject.toml", "README.md", "LICENSE", "CONTRIBUTING.md", ".gitignore",
+        "pyproject.toml", "uv.lock", "README.md", "LICENSE", "CONTRIBUTING.md", ".gitignore",
     }  # fmt: skip
 
 

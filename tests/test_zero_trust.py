@@ -4,6 +4,8 @@ import socket
 import ssl
 import subprocess
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -16,17 +18,40 @@ from server_app.evidence import files
 from task.audit import AuditLog
 from task.privacy.ledger import Ledger
 from tests.flower import federation, fedproof
+from tests.networks import Networks, networks
 
 pytestmark = pytest.mark.slow
-SILOS = ("cleveland", "hungary", "va")
+SILOS = ("cleveland", "hungary", "switzerland", "va")
 POLICY = """
 tasks: [healthcare]
 privacy: {max_epsilon: 4}
-aggregation: {min_cohort: 3}
+aggregation: {min_cohort: 4}
 limits: {rounds: 2}
 """
 PRIVATE = ("privacy=record_dp", "privacy.sigma=2.0", "task.scaling=local", "model=logistic")
-HIDDEN = ("aggregation=secagg", "aggregation.min_cohort=3")
+HIDDEN = ("aggregation=secagg", "aggregation.min_cohort=4")
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A federation that runs, and where all of it is."""
+
+    folder: Path
+    data: dict[str, Path]
+    environment: dict[str, str]
+    port: int
+    places: Networks
+
+    @property
+    def address(self):
+        return f"{self.places.server}:{self.port}"
+
+    @property
+    def trusted(self):
+        return str(self.folder / "ca" / "ca.crt")
+
+    def kit(self, silo):
+        return self.folder / "silos" / silo
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +59,11 @@ def silos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("federation")
     paths = {path.name.split(".")[1]: path for path in hospitals.main(folder / "data")}
     data = {silo: paths[silo] for silo in SILOS}
-    with federation(folder / "f", data, POLICY) as (environment, port):
-        yield folder / "f", data, environment, port
+    with (
+        networks(SILOS) as places,
+        federation(folder / "f", data, POLICY, places) as (environment, port),
+    ):
+        yield Federation(folder / "f", data, environment, port, places)
 
 
 def run(directory, environment, *told):
@@ -46,27 +74,38 @@ def run(directory, environment, *told):
 
 
 def test_one_private_run_to_a_model(tmp_path, silos):
-    folder, data, environment, _ = silos
-    done = run(tmp_path / "private", environment, *PRIVATE, *HIDDEN)
+    done = run(tmp_path / "private", silos.environment, *PRIVATE, *HIDDEN)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = files.read_json(tmp_path / "private" / files.SUMMARY)
-    assert summary["secure"]["smallest_sum"] == 3 and summary["clients"] == 3
+    assert summary["secure"]["smallest_sum"] == summary["clients"] == 4
     assert 0 < summary["privacy"]["epsilon_most"] < 4
+    assert (tmp_path / "private" / files.MODEL).stat().st_size > 0
     for silo in SILOS:
-        kit = folder / "silos" / silo
+        kit = silos.kit(silo)
         receipts = AuditLog(kit / "audit.jsonl").receipts()
         assert {r.message for r in receipts} >= {"query", "query.secure", "train", "evaluate"}
         assert {r.decision for r in receipts} == {"answered"}
         (ledger,) = (kit / "ledgers").glob("*.jsonl")
         assert len(Ledger(ledger).entries()) == 1
-        assert Check(kit, data[silo], None).run()
+        assert Check(kit, silos.data[silo], None).run()
 
 
-def node(port, folder, *options):
+def test_silos_are_on_their_own_addresses(silos):
+    if not silos.places.apart:
+        pytest.skip("network namespaces need rights that these tests do not have: ports instead")
+    told = [
+        subprocess.run([*within, "ip", "-4", "addr"], capture_output=True, text=True, check=True)
+        for within in silos.places.within.values()
+    ]
+    assert len({each.stdout for each in told}) == len(SILOS)
+    assert not any(f"{silos.places.server}/" in each.stdout for each in told)
+
+
+def node(address, folder, *options, within=()):
     """Try to join; return what Flower's SuperNode said when it gave up."""
     done = subprocess.run(
         [
-            program("flower-supernode"), "--superlink", f"127.0.0.1:{port}", *options,
+            *within, program("flower-supernode"), "--superlink", address, *options,
             "--max-retries", "0", "--max-wait-time", "1", "--isolation", "process",
             "--port", str(_free()),
         ],
@@ -84,17 +123,22 @@ def _free():
 
 
 def test_strangers_do_not_get_in(tmp_path, silos):
-    folder, *_, port = silos
-    trusted = str(folder / "ca" / "ca.crt")
     make_node_key(tmp_path / "stranger.key")
-    stranger = ("--auth-supernode-private-key", str(tmp_path / "stranger.key"))
-    mine = ("--auth-supernode-private-key", str(folder / "silos" / "va" / "node.key"))
-    assert "Exit Code" in node(port, tmp_path / "1", "--root-certificates", trusted, *stranger)
     other = tmp_path / "other.crt"
     other.write_bytes(pem(make_authority("other")[1]))
-    said = node(port, tmp_path / "2", "--root-certificates", str(other), *mine)
-    assert "CERTIFICATE_VERIFY_FAILED" in said
-    assert "Exit Code" in node(port, tmp_path / "3", "--insecure")
+    key = "--auth-supernode-private-key"
+    stranger, mine = (key, str(tmp_path / "stranger.key")), (key, str(silos.kit("va") / "node.key"))
+    roots, elsewhere = "--root-certificates", silos.places.within.get("hungary", ())
+    attempts = {
+        "an unregistered node": ((roots, silos.trusted, *stranger), "Exit Code: 305"),
+        "without a key": ((roots, silos.trusted), "Exit Code"),
+        "another authority": ((roots, str(other), *mine), "CERTIFICATE_VERIFY_FAILED"),
+        "in plain text": (("--insecure",), "Exit Code"),
+        "a silo's key, while the silo is there": ((roots, silos.trusted, *mine), "Exit Code: 305"),
+    }  # fmt: skip
+    for name, (options, reason) in attempts.items():
+        said = node(silos.address, tmp_path / name, *options, within=elsewhere)
+        assert reason in said, (name, said)
 
 
 @pytest.fixture
@@ -130,7 +174,7 @@ def _shake(listening, context):
 
 def test_an_expired_certificate_is_refused(tmp_path, expired, capsys):
     kit, port = expired
-    said = node(port, tmp_path / "home", "--root-certificates", str(kit / "ca.crt"))
+    said = node(f"127.0.0.1:{port}", tmp_path / "home", "--root-certificates", str(kit / "ca.crt"))
     assert "certificate has expired" in said
     assert not Check(kit, tmp_path / "none", f"127.0.0.1:{port}").run()
     assert "does not prove who it is (certificate has expired)" in capsys.readouterr().out

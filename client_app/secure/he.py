@@ -19,6 +19,7 @@ from task.arrays import array_of, record_of, values_of
 from task.he import answers
 from task.he.key_exchange import offer, seal, unseal
 from task.he.keyring import KeyRing, ring_of
+from task.layouts import Layout
 from task.secure.he import HE
 from task.wire import WireError, blob, config, listed
 
@@ -161,7 +162,7 @@ class HEClients:
         """Open the sum of a round, once."""
         asked, arrays = config(told, "decrypt"), told.get("sums")
         purpose, number = str(asked["purpose"]), int(str(asked["number"]))
-        layout = answers.Layout.unpack(asked)
+        layout = Layout.unpack(asked)
         if not isinstance(arrays, ArrayRecord):
             raise WireError("the message holds no sums")
         with opened(self._folder, self._run, client) as secrets:

@@ -13,6 +13,7 @@ from client_app.secure.requests import Request, answer_each, require_roster
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
 from task.arrays import array_of, record_of
+from task.layouts import Layout
 from task.secagg.client import Member
 from task.secagg.seat import Seat
 from task.secagg.session import Advert, FreshKeys, Session, cohort_of, members_of
@@ -100,7 +101,7 @@ class SecAggClients:
         FedproofError
             If nothing may be sent.
         """
-        layout = {name: len(values) for name, values in figures.items()}
+        layout = Layout(len(update), {name: len(values) for name, values in figures.items()})
         numbers = [value for values in figures.values() for value in values]
         with opened(self._folder, self._run, client) as secrets:
             member = _member(secrets, blob(told, "root"), client)
@@ -112,10 +113,8 @@ class SecAggClients:
                 member.mask(words, numbered(told, "from", "sealed"))
             finally:
                 _keep(secrets, member)
-        facts: dict[str, Any] = {"size": len(update), "names": list(layout)}
-        facts["lengths"] = list(layout.values())
         masked = record_of({"masked": array_of(words)})
-        return RecordDict({"masked": masked, "layout": ConfigRecord(facts)}), seat
+        return RecordDict({"masked": masked, "layout": layout.pack()}), seat
 
     def _advertise(self, client: str, told: RecordDict) -> RecordDict:
         del told

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from conf.errors import FedproofError
@@ -37,7 +38,8 @@ def compare(settings: Settings, overrides: Sequence[str], run_dir: Path, train: 
         raise FedproofError(f"{run_dir} holds no finished run to compare: run it again.")
     console = Console(highlight=False)
     console.print(verdict_table(told))
-    console.print(f"[bold]{told['sentence'][:1].upper()}{told['sentence'][1:]}[/bold]")
+    sentence = f"{told['sentence'][:1].upper()}{told['sentence'][1:]}"
+    console.print(sentence, style="bold", markup=False)
 
 
 def verdict_table(told: Mapping[str, Any]) -> Table:
@@ -58,7 +60,7 @@ def verdict_table(told: Mapping[str, Any]) -> Table:
         bounds = ["–" if gain[end] is None else f"{gain[end]:+.3f}" for end in ("low", "high")]
         figures = [f"{c[kind]['mean']:.3f}" if c[kind] else "–" for kind in kinds]
         table.add_row(
-            c["client"], *figures, f"{gain['mean']:+.3f}", *bounds,
-            c["effect"],
+            escape(c["client"]), *figures, f"{gain['mean']:+.3f}", *bounds,
+            escape(c["effect"]),
         )  # fmt: skip
     return table

@@ -23,7 +23,7 @@ from task.identity import Identity
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Set up a federation; make a silo's keys; check a silo.
+    """Set up a federation; make a silo's keys; check a silo; say what is installed.
 
     Raises
     ------
@@ -40,9 +40,16 @@ def main(arguments: Sequence[str]) -> None:
     check.add_argument("folder", type=Path, help="the silo's kit")
     check.add_argument("--data", type=Path, required=True, help="as it is told to start.sh")
     check.add_argument("--superlink", default=None, help="HOST:PORT instead of the kit's")
+    sbom = commands.add_parser("sbom", help="write what this installation consists of (CycloneDX)")
+    sbom.add_argument("file", type=Path, nargs="?", help="printed unless given")
+    commands.add_parser("licences", help="list the licences of all that is installed here")
     told = parser.parse_args(arguments)
     if told.command == "init":
         initialise(told.folder)
+    elif told.command in ("sbom", "licences"):
+        from server_app.deploy import supply
+
+        supply.write_bill(told.file) if told.command == "sbom" else supply.show_licences()
     elif told.command == "key":
         make_keys(told.folder)
     else:

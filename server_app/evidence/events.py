@@ -43,11 +43,11 @@ def announce(event: Event, *, log_lines: bool) -> None:
 
 def parse(line: str) -> Event | None:
     """Return the event in a log line, or None if it holds none."""
-    _, found, text = line.partition(PREFIX)
-    if not found:
+    # Only at its start: what comes later may be quoted from somebody else.
+    if not line.startswith(PREFIX):
         return None
     try:
-        event = json.loads(text)
+        event = json.loads(line.removeprefix(PREFIX))
     except ValueError:
         return None
     return event if isinstance(event, dict) and "event" in event else None

@@ -98,14 +98,14 @@ class Progress:
             f"{facts['clients']} clients · {rows} · {facts['parameters']} parameters"
         )
         for reason in facts["refused"]:
-            self._console.print(f"[yellow]a node takes no part: {reason}[/yellow]")
+            self._warn(f"a node takes no part: {reason}")
         if facts["done"]:
             self._console.print(f"resumed after round {facts['done']}")
         self._job = self._bar.add_task("", total=self._rounds, completed=facts["done"])
 
     def _round(self, line: Mapping[str, Any]) -> None:
         for client, reason in {**line["failed"], **line.get("evaluation_failed", {})}.items():
-            self._console.print(f"[yellow]round {line['round']}: {client}: {reason}[/yellow]")
+            self._warn(f"round {line['round']}: {client}: {reason}")
         self._bytes += line["bytes_down"] + line["bytes_up"]
         self._seconds.append(line["seconds"])
         text = self._describe(line)
@@ -119,6 +119,10 @@ class Progress:
             self._console.print(
                 f"round {line['round']}/{self._rounds} · {text} · ETA {left:.0f} s", soft_wrap=True
             )
+
+    def _warn(self, text: str) -> None:
+        """Print what may quote a client: its brackets are no markup."""
+        self._console.print(text, style="yellow", markup=False)
 
     def _describe(self, line: Mapping[str, Any]) -> str:
         parts = [f"{len(line['answered'])}/{len(line['sampled'])} clients"]

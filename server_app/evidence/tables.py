@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from server_app.evidence import files
@@ -51,7 +52,7 @@ def budget_table(privacy: Mapping[str, Any] | None) -> Table | None:
         total = privacy["ledger_epsilon"].get(client)
         mine = {**privacy, "ledger_epsilon": {client: total}, "epsilon_most": total}
         text = "–" if total is None else budget_text(mine)
-        table.add_row(client, f"{cost:.3f}", text.removeprefix("ε "))
+        table.add_row(escape(client), f"{cost:.3f}", text.removeprefix("ε "))
     return table
 
 
@@ -93,7 +94,7 @@ def _figures_table(summary: Mapping[str, Any]) -> Table:
             rows[f"{summary['metric']}, {label}"] = (summary[name], summary["metric"])
     for label, (figures, name) in rows.items():
         found = [figures.get(prefix + name) for prefix in ("", GLOBAL)[: len(columns)]]
-        table.add_row(label, *("–" if value is None else f"{value:.4f}" for value in found))
+        table.add_row(escape(label), *("–" if value is None else f"{value:.4f}" for value in found))
     table.add_section()
     return table
 
@@ -138,8 +139,8 @@ def metrics_table(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
         # Two models' figures are too many for a terminal.
         names = [metric, f"{GLOBAL}{metric}", "loss", f"{GLOBAL}loss"]
     caption = f"{left_out} clients in between are in {files.CLIENTS}" if left_out > 0 else None
-    table = Table("client", "held out", *names, caption=caption)
+    table = Table("client", "held out", *map(escape, names), caption=caption)
     for row in ordered:
         values = [_cell(row.get(name)) for name in names]
-        table.add_row(str(row["client"]), str(row["num-examples"]), *values)
+        table.add_row(escape(str(row["client"])), str(row["num-examples"]), *values)
     return table

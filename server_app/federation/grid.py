@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,10 +17,15 @@ from server_app.federation.reduction import NodeTotal
 from server_app.federation.roster import Roster, read_reply
 from task.packing import Packing
 from task.profiling import Stopwatch
+from task.shown import is_plain
 from task.wire import UNSENT, Cohort, WireError, records, wire_bytes
 
 CLIENT_FAILED = 2
 """Flower's error code of a ClientApp that raised."""
+_MOST_TIMES = 8
+"""Of the bytes that a client got, what it can believably have sent, packed in other ways."""
+_MOST_STAGES = 32
+"""Stages that a node may tell of, and characters of their names."""
 
 
 class ClientGrid(ExchangeGrid):
@@ -209,10 +215,13 @@ class ClientGrid(ExchangeGrid):
             else:
                 answers[client] = cohort.errors.get(client, "its node left it out")
         if self._sum_unit is not None and cohort.total is not None:
-            summed = (
+            summed = frozenset(
                 c for c in told if c in cohort.parts and not records(cohort.parts[c], ArrayRecord)
             )
-            self.totals.append(NodeTotal(frozenset(summed), cohort.total, _unsent_of(cohort)))
+            if not summed:
+                # It would be added to the model, and weigh nothing.
+                return dict.fromkeys(told, "its node sent a sum that holds none of its clients")
+            self.totals.append(NodeTotal(summed, cohort.total, _unsent_of(cohort)))
         return answers
 
     def _number(self, client: str) -> int:
@@ -242,10 +251,9 @@ def _unsent(total: NodeTotal, client: str, asked: RecordDict) -> int:
 
     It is as large as the one that the client got, unless it was compressed.
     """
-    if client in total.unsent:
-        return total.unsent[client]
     models = records(asked, ArrayRecord)
-    return sum(len(array.data) for arrays in models for array in arrays.values())
+    plain = sum(len(array.data) for arrays in models for array in arrays.values())
+    return min(total.unsent.get(client, plain), _MOST_TIMES * plain)
 
 
 def _unsent_of(cohort: Cohort) -> dict[str, int]:
@@ -258,9 +266,13 @@ def _unsent_of(cohort: Cohort) -> dict[str, int]:
 
 def _seconds(claimed: Any) -> dict[str, float]:
     """Return what a node says of its time, as far as it makes sense."""
-    if not isinstance(claimed, dict):
+    if not isinstance(claimed, dict) or len(claimed) > _MOST_STAGES:
         return {}
-    return {str(k): v for k, v in claimed.items() if isinstance(v, float) and v >= 0}
+    return {
+        k: v
+        for k, v in claimed.items()
+        if is_plain(k, _MOST_STAGES) and isinstance(v, float) and 0 <= v < math.inf
+    }
 
 
 def _sizes(contents: Iterable[RecordDict]) -> Iterable[int]:

@@ -16,6 +16,7 @@ from task.arrays import values_of
 from task.wire import records
 
 WEIGHT = "num-examples"
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Reduction(Layout):
     def __init__(self, arrays: ArrayRecord, weight: int, *, updates: bool = False) -> None:
         super().__init__(arrays)
         self._updates = updates
+        self._most = _LARGEST * max(weight, 1)
         largest = max((float(np.abs(v).max()) for v in self._like.values() if v.size), default=0.0)
         self.unit = quantum(weight, largest)
 
@@ -112,6 +114,8 @@ class Reduction(Layout):
             raise InvalidAnswerError("its node's sum does not fit the global model")
         if not np.isfinite(values.sum()):
             raise InvalidAnswerError("its node's sum holds NaN or infinity")
+        if np.abs(values).max(initial=0.0) > self._most:
+            raise InvalidAnswerError("its node's sum is larger than any sum of models")
 
 
 def _weight(content: RecordDict) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,8 +14,13 @@ from flwr.serverapp import Grid
 
 from conf.errors import FedproofError
 from conf.schema import FederationConfig
+from task.shown import is_plain, shown
 from task.wire import Cohort, WireError
 
+LONGEST_ID = 200
+"""Characters of a client's id."""
+Agree = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 log = logging.getLogger("flwr")
 
 
@@ -44,6 +50,7 @@ class Roster:
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.refused: dict[int, str] = {}
         self._known: set[int] = set()
+        self._gathered = False
 
     def gather(self, grid: Grid) -> None:
         """Wait for the nodes that the settings ask for, then learn whom they serve.
@@ -66,6 +73,7 @@ class Roster:
         if not self.members:
             reasons = "; ".join(sorted(set(self.refused.values()))) or "no node answered"
             raise FedproofError(f"no client can take part: {reasons}")
+        self._gathered = True
 
     def refresh(self, grid: Grid) -> None:
         """Ask nodes that are new, and forget the clients of nodes that are gone."""
@@ -89,6 +97,38 @@ class Roster:
     def testable(self) -> list[str]:
         """Clients with held-out rows, sorted."""
         return sorted(client for client, member in self.members.items() if member.test)
+
+    def agreed(self, agree: Agree) -> dict[str, Any]:
+        """Return what all clients share; leave out those whose description none can be made of.
+
+        Parameters
+        ----------
+        agree : callable
+            Merges descriptions.
+
+        Raises
+        ------
+        FedproofError
+            If they do not go together.
+        """
+        told = self.descriptions
+        try:
+            return agree([told[client] for client in sorted(told)])
+        except _UNREADABLE:
+            odd = [client for client in sorted(told) if not _readable(agree, told[client])]
+        for client in odd:
+            del told[client]
+            if member := self.members.pop(client, None):
+                reason = f"what client '{client}' tells of its rows cannot be read"
+                self.refused[member.node] = reason
+                log.warning("node %s: %s", member.node, reason)
+        self._changed()
+        if odd and self.trainable:
+            return self.agreed(agree)
+        raise FedproofError(
+            "what the clients tell of their rows does not go together: give all the same task, "
+            "columns and version."
+        )
 
     def _changed(self) -> None:
         for name in ("trainable", "testable"):
@@ -123,18 +163,38 @@ class Roster:
         except (KeyError, TypeError, ValueError, AttributeError):
             raise WireError("it does not list its clients") from None
         for client, member in claims.items():
-            if client in self.members:
-                raise FedproofError(
-                    f"client '{client}' is served by two nodes: give each SuperNode its own "
-                    "client name (--node-config 'client=\"...\"')."
-                )
-            if member.train > self._config.max_examples:
-                raise WireError(
-                    f"client '{client}' claims {member.train} rows, more than "
-                    f"federation.max_examples={self._config.max_examples}"
-                )
+            self._require_plausible(client, member)
+            if not _finite(descriptions.get(client, {})):
+                raise WireError(f"client '{client}' describes its rows by what is no number")
+        for client in claims:
+            self._require_free(node, client)
         self.members.update(claims)
         self.descriptions.update({c: d for c, d in descriptions.items() if c in claims})
+
+    def _require_plausible(self, client: str, member: Member) -> None:
+        if not is_plain(client, LONGEST_ID):
+            raise WireError(f"it names a client in a way that cannot be shown: {shown(client, 40)}")
+        most = self._config.max_examples
+        if (claimed := max(member.train, member.test)) > most:
+            raise WireError(
+                f"client '{client}' claims {claimed} rows, more than federation.max_examples={most}"
+            )
+
+    def _require_free(self, node: int, client: str) -> None:
+        """Refuse a client that another node serves: before the first round, nobody can tell whose
+        it is; later, it is that of the node that serves it.
+        """
+        if client not in self.members:
+            return
+        if not self._gathered:
+            raise FedproofError(
+                f"client '{client}' is served by two nodes, {self.members[client].node} and {node}:"
+                " give each SuperNode its own client name (--node-config 'client=\"...\"'), or "
+                "unregister the one that lies."
+            )
+        # The other node may have left without a word: then it is asked again.
+        self._known.discard(node)
+        raise WireError(f"client '{client}' is already served by another node")
 
 
 def read_reply(reply: Message, digests: Mapping[str, str]) -> Cohort:
@@ -160,6 +220,26 @@ def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(value)
     return value
+
+
+def _readable(agree: Agree, description: dict[str, Any]) -> bool:
+    """Tell whether a description is one; whether it is enough, is for all together to say."""
+    try:
+        agree([description])
+    except FedproofError:
+        return True
+    except _UNREADABLE:
+        return False
+    return True
+
+
+def _finite(value: Any) -> bool:
+    """Tell whether all numbers in a JSON value are finite."""
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _first_line(text: str | None) -> str:

@@ -12,11 +12,26 @@ from numpy.typing import NDArray
 from conf.errors import FedproofError
 from task.arrays import array_of, record_of, values_of
 from task.clusters import apart, joined, numbered
+from task.shown import is_plain, shown
 from task.wire import VECTORS, records
+
+MOST_FIGURES, LONGEST_NAME = 200, 100
+"""How many metrics an answer may hold, and how long a name."""
+_TAKEN = frozenset({"round", "client"})
+"""Names that records of metrics have for something else."""
 
 
 class InvalidAnswerError(ValueError):
-    """An answer that must not be aggregated."""
+    """An answer that must not be aggregated.
+
+    Parameters
+    ----------
+    reason : str
+        May quote what the client sent: it is made fit to be shown.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(shown(reason))
 
 
 class Reference:
@@ -104,7 +119,11 @@ def check_metrics(content: RecordDict, rows: int) -> MetricRecord:
     count = metrics.get("num-examples")
     if type(count) is not int or not 1 <= count <= rows:
         raise InvalidAnswerError(f"it claims {count} examples; it joined with {rows}")
+    if len(metrics) > MOST_FIGURES:
+        raise InvalidAnswerError(f"it tells {len(metrics)} metrics, more than {MOST_FIGURES}")
     for key, value in metrics.items():
+        if not is_plain(key, LONGEST_NAME) or key in _TAKEN:
+            raise InvalidAnswerError(f"a metric has a name that none may have: '{shown(key, 40)}'")
         if isinstance(value, list) or not math.isfinite(value):
             raise InvalidAnswerError(f"its '{key}' is not a finite number")
     return metrics

@@ -32,6 +32,8 @@ STANDARDISED = (
     "the means and deviations by which each client standardises its own features are taken as given"
 )
 """Changing a record moves them a little, and with them the other records: no ε counts that."""
+_LEAST = 1e-9
+"""Of noise multipliers and sampling rates that clients may claim; of the rest, the inverse."""
 Draw = Callable[[Sequence[str], float], list[str]]
 """Draws so large a share of some clients."""
 
@@ -193,12 +195,14 @@ class Account:
 
 def _spend_of(content: Mapping[str, Any]) -> Spend:
     record = content.get("privacy")
-    values = [record.get(k) for k in ("sigma", "rate")] if isinstance(record, ConfigRecord) else []
-    numbers = [value for value in values if isinstance(value, float) and 0 <= value < math.inf]
-    if len(numbers) < 2 or numbers[1] > 1:
+    if not isinstance(record, ConfigRecord):
         raise InvalidAnswerError("its answer does not say what privacy it cost")
-    assert isinstance(record, ConfigRecord)
-    steps = record.get("steps")
-    if type(steps) is not int or steps < 1:
-        raise InvalidAnswerError("its answer does not say what privacy it cost")
-    return Spend(numbers[0], numbers[1], steps)
+    sigma, rate, steps = (record.get(key) for key in ("sigma", "rate", "steps"))
+    # What an accountant could not add up would end the run of all.
+    if (
+        not (isinstance(sigma, float) and (sigma == 0 or _LEAST <= sigma <= 1 / _LEAST))
+        or not (isinstance(rate, float) and _LEAST <= rate <= 1)
+        or not (type(steps) is int and 1 <= steps <= 1 / _LEAST)
+    ):
+        raise InvalidAnswerError("its answer says that it cost a privacy that nothing costs")
+    return Spend(sigma, rate, steps)

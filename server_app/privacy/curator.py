@@ -161,7 +161,9 @@ class Curator(Account):
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where clipped updates are added up, and noised."""
         del rows
-        return NoisedMean(arrays, max(1.0, self._whole / self._fraction), self._clip, self._release)
+        longest = self._clip * self._client_dp.max_weight
+        weight = max(1.0, self._whole / self._fraction)
+        return NoisedMean(arrays, weight, self._clip, longest, self._release)
 
     def add(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
         """Count a round; return a line's part on privacy."""
@@ -233,6 +235,8 @@ class NoisedMean(Reduction):
         Of all clients' updates together.
     clip : float
         Norm that none of them exceeds.
+    longest : float
+        Norm that none of them exceeds, times what it weighs.
     release : callable
         From their sum, how many were not clipped, and how many there are, to the noised mean.
     """
@@ -242,10 +246,12 @@ class NoisedMean(Reduction):
         arrays: ArrayRecord,
         weight: float,
         clip: float,
+        longest: float,
         release: Callable[[Tensor, int, int], Tensor],
     ) -> None:
         super().__init__(arrays, 1)
         self.unit = quantum(weight, clip)
+        self._longest = longest * (1 + _ROUNDING)
         self._release = release
 
     def combine(
@@ -258,6 +264,11 @@ class NoisedMean(Reduction):
         model = self.vector() + update
         told = RecordDict({"arrays": self.arrays_of(model), "metrics": MetricRecord({WEIGHT: 1})})
         return Message(told, reply_to=asked)
+
+    def _check(self, total: NodeTotal, failed: dict[str, str]) -> None:
+        super()._check(total, failed)
+        if _norm(total.arrays) > self._longest * len(total.clients):
+            raise InvalidAnswerError("its node's sum is longer than the clip allows")
 
 
 def _norm(arrays: ArrayRecord) -> float:

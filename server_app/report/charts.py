@@ -121,7 +121,8 @@ def _whiskers(axes: Any, places: Any, values: Any, bars: Bars, colour: str = INK
 
 
 def _named(axes: Any, names: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
+    # A dollar in a client's name begins no formula.
+    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 

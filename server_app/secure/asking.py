@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flwr.app import ConfigRecord, RecordDict
 
+from task.layouts import Layout
 from task.wire import WireError, config
+
+
+def layouts(answers: Mapping[str, RecordDict | str]) -> list[Layout]:
+    """Return what answers say that they hide, of those that say it."""
+    found = []
+    for answer in answers.values():
+        with suppress(WireError):
+            if not isinstance(answer, str):
+                found.append(Layout.unpack(config(answer, "layout")))
+    return found
+
 
 SECURE = "query.secure"
 """Flower's type of such messages."""

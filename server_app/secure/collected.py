@@ -65,6 +65,37 @@ class HiddenSum:
         return self.error / weight[0] if weight else 0.0
 
 
+def implausible(total: HiddenSum, largest: float, heaviest: int, figure: float) -> str:
+    """Return why no clients that keep to the rules can have such a sum; empty if they can.
+
+    Parameters
+    ----------
+    total : HiddenSum
+        Of updates, or of figures alone.
+    largest : float
+        No value of an update is beyond ±largest.
+    heaviest : int
+        The most that one weighs.
+    figure : float
+        No figure of one client is beyond ±figure.
+    """
+    there, (weight, *_) = len(total.clients), total.figures.get(WEIGHT) or [0.0]
+    # Written so that NaN is implausible.
+    believable = all(
+        abs(value) <= there * figure for values in total.figures.values() for value in values
+    )
+    if total.update.size:
+        most = np.abs(total.update).max()
+        believable &= there <= weight <= there * heaviest
+        believable &= bool(most <= largest * weight + total.error)
+    if believable:
+        return ""
+    return (
+        f"no {there} answers of clients that keep to the rules have such a sum: somebody sent "
+        "noise, and a hidden sum does not tell who"
+    )
+
+
 @dataclass
 class Collected:
     """What came of one exchange.

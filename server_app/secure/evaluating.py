@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from server_app.federation.grid import ClientGrid
 from server_app.secure.collected import Collector, Purpose, Upcoming, anything
-from task.evaluation import pooled
+from task.evaluation import plausible, pooled
 from task.objectives import Objective
 
 
@@ -54,4 +54,7 @@ class SecureEvaluation:
         if not collected.sums:
             return {**line, "evaluation_abandoned": collected.abandoned}
         (total,) = collected.sums
+        if not plausible(self._objective, total.figures, None):
+            why = "the sum is that of no held-out rows: somebody sent noise"
+            return {**line, "evaluation_abandoned": [*collected.abandoned, why]}
         return {**line, "held_out": pooled(self._objective, total.figures)}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from server_app.federation.validation import InvalidAnswerError, decode
 from server_app.secure.asking import Parts
-from server_app.secure.collected import HiddenSum, Purpose
-from task.secagg.server import Aggregator
+from server_app.secure.collected import HiddenSum, Purpose, implausible
+from task.layouts import Layout, usual
+from task.secagg.encoding import LARGEST
+from task.secagg.server import AbandonedError, Aggregator
 from task.secagg.session import Advert, Session
 from task.secure.secagg import SecAgg
-from task.wire import blob, config, listed, numbered, records
+from task.wire import blob, config, numbered, records
 
 if TYPE_CHECKING:
     from task.secure.secagg import Codec
@@ -29,7 +33,7 @@ class Group:
         self._protection = protection
         self.server = Aggregator(session, adverts)
         self.clients = [advert.client for advert in adverts]
-        self._layout: ConfigRecord | None = None
+        self._layout: Layout | None = None
 
     @property
     def dealt(self) -> list[str]:
@@ -82,16 +86,25 @@ class Group:
             }
         )
 
+    def expect(self, layouts: Iterable[Layout]) -> None:
+        """Settle what the vectors hold, by what most clients of the session say of theirs."""
+        self._layout = usual(layouts)
+
     def add(self, client: str, answer: RecordDict) -> None:
-        """Add a client's masked vector."""
-        layout = config(answer, "layout")
-        if self._layout is None:
-            self._layout = layout
-        elif layout != self._layout:
+        """Add a client's masked vector.
+
+        Raises
+        ------
+        WireError, InvalidAnswerError, FedproofError
+            If it is none, or not like the others.
+        """
+        if Layout.unpack(config(answer, "layout")) != self._layout:
             raise InvalidAnswerError("its answer holds other figures than those of the others")
-        for arrays in records(answer, ArrayRecord):
-            words = decode(arrays["masked"], "masked")
-            self.server.add([self.server.numbers[client]], words, self._codec.length)
+        found = records(answer, ArrayRecord)
+        if len(found) != 1 or list(found[0]) != ["masked"]:
+            raise InvalidAnswerError("its answer holds no masked vector, or several")
+        words = decode(found[0]["masked"], "masked")
+        self.server.add([self.server.numbers[client]], words, self._codec.length)
 
     def unmasking(self) -> Parts:
         """Return requests to unmask, for those who signed."""
@@ -127,17 +140,22 @@ class Group:
         figures = {}
         for name, length in self._lengths.items():
             figures[name], numbers = numbers[:length], numbers[length:]
-        return HiddenSum(self.alive, len(self.clients), update, figures, codec.error)
+        found = HiddenSum(self.alive, len(self.clients), update, figures, codec.error)
+        terms = self._protection.terms
+        # Clients add noise that has no bound.
+        largest = terms.range if self._protection.noise is None else math.inf
+        if why := implausible(found, largest, terms.max_weight, LARGEST):
+            raise AbandonedError(why)
+        return found
 
     @property
-    def _lengths(self) -> dict[str, int]:
+    def _lengths(self) -> Mapping[str, int]:
         assert self._layout is not None
-        names, lengths = listed(self._layout, "names", str), listed(self._layout, "lengths", int)
-        return dict(zip(names, lengths, strict=True))
+        return self._layout.figures
 
     @property
     def _codec(self) -> Codec:
         assert self._layout is not None
-        size, session = int(str(self._layout["size"])), self.server.session
+        size, session = self._layout.size, self.server.session
         figures = sum(self._lengths.values())
         return self._protection.codec(session.root, len(session), size, figures)

@@ -7,6 +7,7 @@ key to reach them.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,21 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from conf.errors import FedproofError
 from server_app.federation.grid import ClientGrid
 from server_app.federation.validation import InvalidAnswerError, decode
-from server_app.secure.asking import SECURE, Parts, answered
-from server_app.secure.collected import Check, Collected, HiddenSum, Purpose, Tally, Upcoming
+from server_app.secure.asking import SECURE, Parts, answered, layouts
+from server_app.secure.collected import (
+    Check,
+    Collected,
+    HiddenSum,
+    Purpose,
+    Tally,
+    Upcoming,
+    implausible,
+)
 from server_app.secure.keys import KeyDelivery
 from task.arrays import array_of, record_of
-from task.he.answers import AnswerSum, Layout, Opened
+from task.he.answers import AnswerSum, Opened
 from task.he.contexts import Scheme
+from task.layouts import Layout, usual
 from task.secure.he import HE
 from task.seeding import generator
 from task.wire import WireError, config
@@ -134,12 +144,16 @@ class HECollector:
         }
         self._require(len(asked), "have the key")
         kind, total = messages[0].metadata.message_type, AnswerSum(self._terms)
-        for client, answer in self._grid.ask(kind, asked, self._timeout).items():
+        answers = self._grid.ask(kind, asked, self._timeout)
+        expected = usual(layouts(answers))
+        for client, answer in answers.items():
             try:
                 if isinstance(answer, str):
                     raise InvalidAnswerError(answer)
                 check(answer)
                 layout = Layout.unpack(config(answer, "layout"))
+                if layout != expected:
+                    raise InvalidAnswerError("its answer holds other figures than the others'")
                 total.add(client, layout, _arrays(answer, "encrypted"))
                 self._keys.arrived(client)
                 result.answers[client] = answer
@@ -187,7 +201,10 @@ class HECollector:
             raise AbandonedError(
                 f"'{one.client}' and '{other.client}' say that it holds different values"
             )
-        return _sum(total, layout, one.opened, error)
+        found = _sum(total, layout, one.opened, error)
+        if why := implausible(found, self._terms.range, self._terms.max_weight, math.inf):
+            raise AbandonedError(why)
+        return found
 
     def _claims(self, purpose: Purpose, total: AnswerSum, request: RecordDict) -> list[_Claim]:
         """Ask two clients, and as many more as did not answer."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
 
 from conf.errors import FedproofError
 from server_app.secure.asking import Parts, answered
 from server_app.secure.collected import Purpose
+from task.shown import shown
 from task.wire import WireError, blob, listed
 
 log = logging.getLogger("flwr")
+T = TypeVar("T")
 Ask = Callable[[Parts], dict[str, RecordDict | str]]
 _LEADERS = 3
 """Clients that are asked in turn before a round goes on without those that lack the key."""
@@ -121,13 +124,19 @@ class KeyDelivery:
         name, identity = blob(told, "key"), blob(told, "identity")
         if self._holders and name != self._name:
             raise WireError("it has another key than the others")
-        sealed = zip(listed(told, "to", str), listed(told, "sealed", bytes), strict=True)
+        sealed = _pairs(listed(told, "to", str), listed(told, "sealed", bytes))
         self._pending |= {
             client: ConfigRecord({"sealed": data, "leader": leader, "identity": identity})
             for client, data in sealed
             if client in receivers
         }
-        why = zip(listed(told, "not", str), listed(told, "why", str), strict=True)
-        failed |= {client: reason for client, reason in why if client in receivers}
+        why = _pairs(listed(told, "not", str), listed(told, "why", str))
+        failed |= {client: shown(reason) for client, reason in why if client in receivers}
         self._name = name
         self._holders.add(leader)
+
+
+def _pairs(keys: list[str], values: list[T]) -> list[tuple[str, T]]:
+    if len(keys) != len(values):
+        raise WireError("it says of other clients than it sends something for")
+    return list(zip(keys, values, strict=True))

@@ -16,7 +16,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from conf.errors import FedproofError
 from server_app.federation.grid import ClientGrid
 from server_app.federation.validation import InvalidAnswerError
-from server_app.secure.asking import SECURE, Parts, answered
+from server_app.secure.asking import SECURE, Parts, answered, layouts
 from server_app.secure.collected import Check, Collected, Purpose, Tally, Upcoming
 from server_app.secure.group import Group
 from task.secagg.server import AbandonedError
@@ -171,13 +171,16 @@ class SecAggCollector:
     ) -> None:
         """Let the clients do what they are asked for, and add up the vectors that come back."""
         told = {self._grid.receiver(message): message for message in messages}
-        of = {client: group for group in groups for client in group.dealt}
+        of = {client: group for group in groups for client in group.dealt if client in told}
         asked = {
             client: RecordDict({**told[client].content, "secure": group.delivery(client)})
             for client, group in of.items()
         }
         kind = messages[0].metadata.message_type if messages else SECURE
-        for client, answer in self._grid.ask(kind, asked, self._timeout).items():
+        answers = self._grid.ask(kind, asked, self._timeout)
+        for group in groups:
+            group.expect(layouts({client: answers.get(client, "") for client in group.dealt}))
+        for client, answer in answers.items():
             try:
                 if isinstance(answer, str):
                     raise InvalidAnswerError(answer)

@@ -9,9 +9,12 @@ from flwr.serverapp.strategy import Strategy
 
 from server_app.federation.layout import Layout
 from server_app.federation.reduction import WEIGHT
+from server_app.federation.validation import InvalidAnswerError
 from server_app.profile import EXCHANGE
-from server_app.secure.collected import Collector, HiddenSum, Purpose, Upcoming
+from server_app.secure.collected import Check, Collector, HiddenSum, Purpose, Upcoming
 from server_app.training import Training
+from task import layouts
+from task.wire import config
 
 
 class SecureTraining(Training):
@@ -43,7 +46,7 @@ class SecureTraining(Training):
         purpose = Purpose("train", number, tuple(self._grid.cohort))
         with self._clock.stage(EXCHANGE):
             collected = self._collector.collect(
-                purpose, messages, timeout, self._upcoming, self._account.check_hidden
+                purpose, messages, timeout, self._upcoming, self._hides(arrays)
             )
         with self._clock.stage("aggregation"):
             answers = [self._answer(asked, arrays, total) for total in collected.sums]
@@ -65,6 +68,18 @@ class SecureTraining(Training):
         """Return a line's part on who was asked, and on the sums."""
         del attempts
         return {**super().line(number, answered, failed, 1), "secure": self._facts}
+
+    def _hides(self, arrays: ArrayRecord) -> Check:
+        """Return what refuses an answer that says something else than an update of the model."""
+        size = len(Layout(arrays).vector())
+
+        def check(content: RecordDict) -> None:
+            self._account.check_hidden(content)
+            hidden = layouts.Layout.unpack(config(content, "layout"))
+            if hidden.size != size or hidden.figures.get(WEIGHT) != 1:
+                raise InvalidAnswerError("what it hides is no update of the model")
+
+        return check
 
     def _answer(self, asked: Message, arrays: ArrayRecord, total: HiddenSum) -> Message:
         """Return a sum as the answer of one client, of the weight of all."""

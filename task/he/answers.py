@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ConfigRecord
 from torch import Tensor
 
 from conf.errors import FedproofError
@@ -16,59 +15,11 @@ from task.he.figures import FigurePacking
 from task.he.keyring import KeyRing
 from task.he.quantize import Floats
 from task.he.terms import Terms
-from task.wire import WireError, listed
+from task.layouts import Layout
 
 UPDATE, FIGURES = "update", "figures"
 Parts = Mapping[str, Bytes]
 """Ciphertexts of the update, if there is one, and of the figures."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What is told in clear: sizes and names.
-
-    Attributes
-    ----------
-    size : int
-        Values of the update; 0: there is none.
-    figures : mapping of str to int
-        How many figures have which name.
-    """
-
-    size: int
-    figures: Mapping[str, int]
-
-    def pack(self) -> ConfigRecord:
-        """Return it for the wire."""
-        names, lengths = list(self.figures), list(self.figures.values())
-        return ConfigRecord({"size": self.size, "names": names, "lengths": lengths})
-
-    @classmethod
-    def unpack(cls, told: ConfigRecord) -> Layout:
-        """Read what `pack` returned.
-
-        Raises
-        ------
-        WireError
-            If it is something else.
-        """
-        names, lengths = listed(told, "names", str), listed(told, "lengths", int)
-        size = told.get("size")
-        sizes = [size, *lengths]
-        if len(names) != len(lengths) or not all(isinstance(n, int) and n >= 0 for n in sizes):
-            raise WireError("the sizes of what was encrypted cannot be read")
-        return cls(int(str(size)), dict(zip(names, lengths, strict=True)))
-
-    def packings(self, terms: Terms) -> dict[str, Packing]:
-        """Return how each part is packed.
-
-        Raises
-        ------
-        FedproofError
-            If sums do not fit.
-        """
-        parts: dict[str, Packing] = {FIGURES: terms.figures(sum(self.figures.values())).packing}
-        return ({UPDATE: terms.updates(self.size)} if self.size else {}) | parts
 
 
 @dataclass(frozen=True)
@@ -91,6 +42,18 @@ class Opened:
     weight: int
     mean: Floats
     figures: Floats
+
+
+def packings(layout: Layout, terms: Terms) -> dict[str, Packing]:
+    """Return how each part of an answer is packed.
+
+    Raises
+    ------
+    FedproofError
+        If sums do not fit.
+    """
+    parts: dict[str, Packing] = {FIGURES: terms.figures(sum(layout.figures.values())).packing}
+    return ({UPDATE: terms.updates(layout.size)} if layout.size else {}) | parts
 
 
 def encrypted(
@@ -125,12 +88,12 @@ def opened(terms: Terms, ring: KeyRing, layout: Layout, sums: Parts) -> Opened:
     FedproofError
         If it is none, was made with another key, or holds too few answers.
     """
-    packings = layout.packings(terms)
-    if set(sums) != set(packings):
+    packed = packings(layout, terms)
+    if set(sums) != set(packed):
         raise FedproofError("the encrypted sum lacks a part, or has one too many: it is not shown.")
     means = {
         name: decrypt(packing, ring.of(packing.parameters), sums[name])
-        for name, packing in packings.items()
+        for name, packing in packed.items()
     }
     found = means[FIGURES]
     figures = FigurePacking.sums(found)
@@ -178,7 +141,7 @@ class AnswerSum:
         if self.layout is None:
             self._sums = {
                 name: EncryptedSum(packing.parameters, self._terms.max_clients)
-                for name, packing in layout.packings(self._terms).items()
+                for name, packing in packings(layout, self._terms).items()
             }
         if (self.layout or layout) != layout or set(parts) != set(self._sums):
             raise FedproofError(

@@ -25,6 +25,8 @@ _FEW_ORDERS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _MOST_NOISE = 1e4
 _LEAST_NOISE = 0.1
 """Below this, losses take more cells than memory has; ε is then Rényi DP's, a bound."""
+_MOST_LOSS, _MOST_STEPS = 1e3, 2_000_000
+"""Rényi divergence of order two (such an ε protects nobody) and steps beyond which that holds."""
 
 
 @dataclass(frozen=True, order=True)
@@ -135,13 +137,26 @@ def _epsilon(merged: tuple[Spend, ...], delta: float, cell: float) -> float:
         return 0.0
     if not sampled:
         return float(get_epsilon_gaussian(precision**-0.5, delta))
-    if min(spend.sigma for spend in sampled) < _LEAST_NOISE:
+    if _too_many_cells(sampled):
         return epsilon_rdp(merged, delta)
     parts = [_losses(spend.sigma, spend.rate, cell).self_compose(spend.steps) for spend in sampled]
     if precision:
         parts.append(_losses(precision**-0.5, 1.0, cell))
     whole = reduce(lambda left, right: left.compose(right), parts)
     return float(whole.get_epsilon_for_delta(delta))
+
+
+def _too_many_cells(sampled: Iterable[Spend]) -> bool:
+    """Tell whether the losses of mechanisms with at least some noise fill memory, or take minutes.
+
+    The Rényi divergence is that of order two (Mironov et al. 2019, section 3.3, α = 2).
+    """
+    kinds = list(sampled)
+    if min(s.sigma for s in kinds) < _LEAST_NOISE or sum(s.steps for s in kinds) > _MOST_STEPS:
+        return True
+    return (
+        sum(s.steps * math.log1p(s.rate**2 * math.expm1(s.sigma**-2)) for s in kinds) > _MOST_LOSS
+    )
 
 
 @lru_cache(maxsize=128)

@@ -24,7 +24,7 @@ from task.secagg.session import Terms
 
 FIGURE_BITS, FRACTION_BITS = 64, 20
 """A figure is a multiple of 2^-20 below 2^43 in magnitude."""
-_LARGEST = 2.0 ** (FIGURE_BITS - 1 - FRACTION_BITS)
+LARGEST = 2.0 ** (FIGURE_BITS - 1 - FRACTION_BITS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Encoding:
         """Return a vector of integers, whose sums are known modulo 2^b, and figures."""
         words = np.empty(self.length, TYPES[self.terms.bits])
         words[: self.size] = integers.astype(words.dtype)
-        if len(figures) != self.figures or not all(abs(f) < _LARGEST for f in figures):
+        if len(figures) != self.figures or not all(abs(f) < LARGEST for f in figures):
             raise FedproofError("a figure of its training or evaluation is too large to be summed.")
         # Shifted to be positive, so that pieces of sums need no sign.
         numbers = [round(f * 2**FRACTION_BITS) + (1 << FIGURE_BITS - 1) for f in figures]

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from task.base import Examples
-from task.evaluation import BATCH, add, evaluate
-from task.objectives import Binary, MultiClass
+from task.evaluation import BATCH, add, evaluate, plausible
+from task.objectives import Binary, MultiClass, NextToken, Regression
 
 
 @pytest.mark.parametrize(("objective", "width"), [(Binary(), 1), (MultiClass(3), 3)])
@@ -26,3 +26,24 @@ def test_sums_add_up():
     assert add({"a": [1.0, 2.0]}, {"a": [3.0, 4.0]}) == {"a": [4.0, 6.0]}
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         add({"a": [1.0, 2.0]}, {"a": [3.0]})
+
+
+@pytest.mark.parametrize("objective", [Binary(), MultiClass(3), NextToken(), Regression()])
+def test_sums_of_rows_are_plausible_and_others_are_not(objective):
+    if isinstance(objective, NextToken):
+        outputs, targets = torch.randn(5, 7, 4), torch.randint(4, (5, 7))
+    elif isinstance(objective, MultiClass):
+        outputs, targets = torch.randn(5, 3), torch.randint(3, (5,))
+    else:
+        outputs, targets = torch.randn(5, 1), torch.randint(2, (5,)).float()
+    sums = objective.statistics(outputs, targets)
+    assert plausible(objective, sums, 5) and plausible(objective, sums, None)
+    assert plausible(objective, add(sums, sums), 10)
+    assert not objective.rows or not plausible(objective, sums, 6)
+    for name in sums:
+        # One that is missing, owed, beyond all numbers, or no count.
+        spoilt = [{k: v for k, v in sums.items() if k != name}, {**sums, name: [1e101]}]
+        spoilt += [{**sums, name: [-1.0] * len(sums[name])}] if name != "target" else []
+        spoilt += [{**sums, name: [0.5] * len(sums[name])}] if name in objective.counts else []
+        for told in spoilt:
+            assert not plausible(objective, told, None), (name, told)

@@ -13,8 +13,9 @@ from conf.errors import FedproofError
 from server_app.secure.collected import Purpose
 from server_app.secure.keys import KeyDelivery
 from task.arrays import array_of, record_of, values_of
-from task.he.answers import AnswerSum, Layout
+from task.he.answers import AnswerSum
 from task.identity import Identity
+from task.layouts import Layout
 from task.secure import protection_of
 
 pytest.importorskip("tenseal")

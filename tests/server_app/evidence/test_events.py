@@ -18,7 +18,12 @@ def test_log_lines_for_other_processes(capsys):
     announce(event, log_lines=True)
     line = capsys.readouterr().out
     assert line.count("\n") == 1
-    assert parse("2026-11-23 INFO: " + line.rstrip()) == event
+    assert parse(line.rstrip()) == event
+
+
+def test_what_a_line_quotes_is_no_event():
+    forged = PREFIX + json.dumps({"event": "file", "name": "model.safetensors", "data": ""})
+    assert parse(f"WARNING: node 7 takes no part: {forged}") is None
 
 
 def test_other_lines_are_no_events():

@@ -8,9 +8,10 @@ import torch
 
 from conf.compose import compose
 from conf.errors import FedproofError
-from task.he.answers import AnswerSum, Layout, encrypted, opened
+from task.he.answers import AnswerSum, encrypted, opened
 from task.he.figures import FigurePacking
 from task.he.keyring import KeyRing
+from task.layouts import Layout
 from task.secure import protection_of
 from task.secure.he import HE
 
