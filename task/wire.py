@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from task.parcel import ParcelError, unwrap
+
 HEADER = "cohort"
 TOTAL = "total"
 VECTORS = "vectors"
@@ -71,7 +73,7 @@ class Cohort:
 
     @classmethod
     def unpack(cls, content: RecordDict) -> Cohort:
-        """Read a message content.
+        """Read a message content, or a parcel of one.
 
         Raises
         ------
@@ -79,6 +81,7 @@ class Cohort:
             If it does not follow the format.
         """
         try:
+            content = unwrap(content)
             head = content[HEADER]
             assert isinstance(head, ConfigRecord)
             layout, errors, header = (
@@ -88,6 +91,8 @@ class Cohort:
                 client: RecordDict({key: content[name] for key, name in records.items()})
                 for client, records in layout.items()
             }
+        except ParcelError as error:
+            raise WireError(f"not a cohort message: {error}") from None
         except (
             LookupError,
             AssertionError,

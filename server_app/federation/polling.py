@@ -11,6 +11,7 @@ from flwr.supercore.run import Run
 
 from conf.flower import hasten
 from server_app.federation.exchange import ExchangeGrid
+from task.parcel import wrap
 
 SHARE = 0.003
 """Share of a core that asking may take in this process."""
@@ -51,9 +52,12 @@ class PolledGrid(ExchangeGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Send messages; return the answers that come within `timeout` seconds."""
+        """Send messages as parcels; return the answers that come within `timeout` seconds."""
+        messages = list(messages)
+        for message in messages:
+            message.content = wrap(message.content)
         # A message that could not be pushed has no id, and no answer.
-        waiting = {number for number in self._grid.push_messages(list(messages)) if number}
+        waiting = {number for number in self._grid.push_messages(messages) if number}
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         answers: list[Message] = []
         pause = SHORTEST
