@@ -30,6 +30,10 @@ SHORTEST = 0.1
 """Seconds between two questions to the SuperLink while messages come."""
 SHARE = 0.05
 """Of the time since the last message, the pause before the next question; at most Flower's."""
+_OWN = 0.01, 0.1
+"""The shortest and the longest pause before a question that stays within this process."""
+_LOST = 1.0
+"""Seconds after which it is asked for messages that nobody told of."""
 _BUSY = 1.0
 """Flower's pauses while a message is being answered are shorter than this, the others longer."""
 _OURS = ("--isolation", "--superexec-auth-secret-file", "--ssl-certfile")
@@ -40,17 +44,32 @@ class Pauses:
 
     Flower asks its SuperLink every 3 s whether there is a message, and itself every 0.5 s whether
     it is answered.
+
+    Attributes
+    ----------
+    arrived : threading.Event
+        Set when there is a message to be answered.
     """
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
+        self._last = self._taken = time.monotonic()
+        self._busy = False
+        self.arrived = threading.Event()
 
     def sleep(self, seconds: float) -> None:
         """Sleep for `seconds`, or less."""
-        if seconds < _BUSY:
-            self._last = time.monotonic()
-        pause = SHARE * (time.monotonic() - self._last)
-        time.sleep(min(seconds, max(pause, SHORTEST)))
+        now, busy = time.monotonic(), seconds < _BUSY
+        if busy and not self._busy:
+            self._taken = now
+        self._busy = busy
+        if busy:
+            self.arrived.set()
+            self._last = now
+            shortest, longest = _OWN
+            pause = min(longest, max(shortest, SHARE * (now - self._taken)))
+        else:
+            pause = max(SHORTEST, SHARE * (now - self._last))
+        time.sleep(min(seconds, pause))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -82,27 +101,29 @@ def main(arguments: Sequence[str]) -> None:
         path.touch(0o600)
         path.write_bytes(secret)
         options = ["--host", told.host, "--port", str(port), "--isolation", "process"]
-        _serve_from_a_thread(f"{told.host}:{port}", secret)
-        _flower([*rest, *options, "--superexec-auth-secret-file", str(path)])
+        pauses = Pauses()
+        _serve_from_a_thread(f"{told.host}:{port}", secret, pauses.arrived)
+        _flower([*rest, *options, "--superexec-auth-secret-file", str(path)], pauses)
 
 
-def _flower(arguments: Sequence[str]) -> None:
+def _flower(arguments: Sequence[str], pauses: Pauses) -> None:
     """Run Flower's own command in this process, which it ends."""
     loop = importlib.import_module("flwr.supernode.start_client_internal")
-    loop.time = Pauses()  # type: ignore[attr-defined]
+    loop.time = pauses  # type: ignore[attr-defined]
     hasten(loop.__name__)
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *arguments]
     command.flower_supernode()
 
 
-def _serve_from_a_thread(address: str, secret: bytes) -> None:
+def _serve_from_a_thread(address: str, secret: bytes, arrived: threading.Event) -> None:
     worker = Worker(address)
     worker.warm_up()
-    threading.Thread(target=_serve, args=(worker, address, secret), daemon=True).start()
+    told = (worker, address, secret, arrived)
+    threading.Thread(target=_serve, args=told, daemon=True).start()
 
 
-def _serve(worker: Worker, address: str, secret: bytes) -> None:
+def _serve(worker: Worker, address: str, secret: bytes, arrived: threading.Event) -> None:
     """Hand this SuperNode's messages to the worker, one after the other, as they come."""
     import httpx
 
@@ -116,7 +137,8 @@ def _serve(worker: Worker, address: str, secret: bytes) -> None:
             log.debug("the SuperNode does not answer yet: %s", error)
             assigned = None
         if assigned is None:
-            time.sleep(SHORTEST)
+            arrived.wait(_LOST)
+            arrived.clear()
         else:
             worker.answer(assigned.run, assigned.token)
 

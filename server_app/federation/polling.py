@@ -13,8 +13,10 @@ from conf.flower import hasten
 from server_app.federation.exchange import ExchangeGrid
 from task.parcel import wrap
 
-SHARE = 0.003
-"""Share of a core that asking may take in this process."""
+SHARE, AT_FIRST = 0.003, 0.05
+"""Shares of a core that asking may take in this process: after a while, and at first."""
+WAITED = 0.05
+"""Of the time since there was something, the pause before the next question."""
 SHORTEST, LONGEST = 0.005, 1.0
 """Bounds on the seconds between two questions."""
 
@@ -24,7 +26,8 @@ class PolledGrid(ExchangeGrid):
 
     Flower asks every 0.1 s in a simulation and every 3 s in a deployment. A question takes 0.03 ms
     of the processor in the one with two nodes, 0.5 ms with a hundred, and 1.6 ms in the other: so
-    the pause after it follows from what it took, 0.01 s, 0.2 s and 0.5 s.
+    the pause after it follows from what it took, up to 0.01 s, 0.2 s and 0.5 s, and from how long
+    nothing has come: at first it is a twentieth of that.
 
     Parameters
     ----------
@@ -60,16 +63,21 @@ class PolledGrid(ExchangeGrid):
         waiting = {number for number in self._grid.push_messages(messages) if number}
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         answers: list[Message] = []
-        pause = SHORTEST
+        last = time.monotonic()
         while waiting and (left := deadline - time.monotonic()) > 0:
             before = time.thread_time()
             arrived = list(self._grid.pull_messages(waiting))
+            spent = time.thread_time() - before
             if arrived:
                 answers += arrived
                 waiting -= {answer.metadata.reply_to_message_id for answer in arrived}
-            else:
-                spent = time.thread_time() - before
-                pause = min(max(spent / SHARE, SHORTEST), LONGEST)
+                last, spent = time.monotonic(), 0.0
             if waiting:
-                time.sleep(min(pause, left))
+                time.sleep(min(_pause(spent, time.monotonic() - last), left))
         return answers
+
+
+def _pause(spent: float, waited: float) -> float:
+    """Return the pause after a question that took `spent` seconds of the processor."""
+    wanted = max(spent / AT_FIRST, WAITED * waited)
+    return min(max(min(wanted, spent / SHARE), SHORTEST), LONGEST)

@@ -1,11 +1,16 @@
 """The warm SuperNode's own parts; that it serves runs is in tests/test_deployment.py."""
 
+import threading
+from types import SimpleNamespace
+
 import pytest
 
 from client_app.warm import supernode
+from client_app.warm.runtime import Assigned
 from client_app.warm.worker import Worker
 from conf import flower
 from conf.errors import FedproofError
+from tests.flower import wait_for
 
 
 @pytest.mark.parametrize("option", ["--isolation=process", "--ssl-certfile", "--isolation"])
@@ -35,9 +40,15 @@ def test_pauses_follow_what_happens(monkeypatch):
     pauses.sleep(3)
     clock[0] += 500
     pauses.sleep(3)
+    assert not pauses.arrived.is_set()
+    pauses.sleep(0.5)
+    assert pauses.arrived.is_set()
+    clock[0] += 1
+    pauses.sleep(0.5)
+    clock[0] += 10
     pauses.sleep(0.5)
     pauses.sleep(3)
-    assert slept == [0.1, 1.005, 3, 0.1, 0.1]
+    assert slept == [0.1, 1.005, 3, 0.01, 0.05, 0.1, 0.1]
 
 
 def test_a_process_that_dies_is_replaced(monkeypatch):
@@ -51,3 +62,28 @@ def test_a_process_that_dies_is_replaced(monkeypatch):
     assert worker._process.is_alive() and worker._process.pid != process.pid
     worker.stop()
     assert worker._process is None
+
+
+def test_messages_are_taken_as_soon_as_they_are_told_of(monkeypatch):
+    arrived, taken, waiting = (
+        threading.Event(),
+        [],
+        [None, Assigned(1, "a"), Assigned(1, "b"), None],
+    )
+
+    class Assignments:
+        def __init__(self, *_):
+            pass
+
+        def next(self):
+            return waiting.pop(0) if waiting else None
+
+    monkeypatch.setattr("client_app.warm.runtime.Assignments", Assignments)
+    worker = SimpleNamespace(answer=lambda _, token: taken.append(token))
+    monkeypatch.setattr(supernode, "_LOST", 60.0)
+    told = (worker, "127.0.0.1:1", b"", arrived)
+    threading.Thread(target=supernode._serve, args=told, daemon=True).start()
+    wait_for(lambda: len(waiting) == 3, 10)
+    assert taken == []
+    arrived.set()
+    wait_for(lambda: taken == ["a", "b"], 10)

@@ -70,10 +70,18 @@ def test_messages_that_could_not_be_sent_are_not_waited_for():
 
 def test_dear_questions_are_asked_less_often(monkeypatch):
     monkeypatch.setattr(polling, "LONGEST", 0.1)
-    cheap, dear = Slow(), Slow(cost=0.001)
+    cheap, dear = Slow(), Slow(cost=0.01)
     for grid in (cheap, dear):
         PolledGrid(grid).send_and_receive(asks(60.0), timeout=0.5)
-    assert dear.questions <= 6 < 20 < cheap.questions
+    assert dear.questions <= 6 < 15 < cheap.questions
+
+
+@pytest.mark.parametrize(
+    ("spent", "waited", "pause"),
+    [(0.0, 0.0, 0.005), (0.002, 0.0, 0.04), (0.002, 4.0, 0.2), (0.002, 600.0, 2 / 3), (1, 1, 1.0)],
+)
+def test_pauses_follow_cost_and_how_long_nothing_came(spent, waited, pause):
+    assert polling._pause(spent, waited) == pytest.approx(pause)
 
 
 def test_messages_travel_as_parcels():
