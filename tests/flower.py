@@ -53,7 +53,7 @@ def deployment(
     superlink = [program("flower-superlink"), "--insecure", "--port", str(port)]
     with ExitStack() as stack:
         stack.enter_context(running(superlink, folder / "superlink", environment))
-        wait_for(lambda: _listens(port), 60)
+        wait_for(lambda: listens(port), 60)
         for i, config in enumerate(node_configs):
             home = {"FLWR_HOME": str(folder / f"node-{i}-home")}
             supernode = [
@@ -84,7 +84,7 @@ def federation(
         log = folder / "logs"
         superlink = ["sh", str(folder / "server" / "start.sh")]
         stack.enter_context(running(superlink, log / "superlink", environment))
-        wait_for(lambda: _listens(port), 60)
+        wait_for(lambda: listens(port), 60)
         rosters = []
         for silo in data:
             kit = folder / "silos" / silo
@@ -103,7 +103,8 @@ def federation(
         yield environment, port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Return whether something on loopback listens at a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -20,10 +20,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client_app.warm.worker import Worker
 from conf.errors import FedproofError
 from conf.flower import hasten, require_tested
+
+if TYPE_CHECKING:
+    from client_app.warm.inbox import Inbox
 
 log = logging.getLogger("flwr")
 SHORTEST = 0.1
@@ -32,8 +36,6 @@ SHARE = 0.05
 """Of the time since the last message, the pause before the next question; at most Flower's."""
 _OWN = 0.01, 0.1
 """The shortest and the longest pause before a question that stays within this process."""
-_LOST = 1.0
-"""Seconds after which it is asked for messages that nobody told of."""
 _BUSY = 1.0
 """Flower's pauses while a message is being answered are shorter than this, the others longer."""
 _OURS = ("--isolation", "--superexec-auth-secret-file", "--ssl-certfile")
@@ -44,17 +46,11 @@ class Pauses:
 
     Flower asks its SuperLink every 3 s whether there is a message, and itself every 0.5 s whether
     it is answered.
-
-    Attributes
-    ----------
-    arrived : threading.Event
-        Set when there is a message to be answered.
     """
 
     def __init__(self) -> None:
         self._last = self._taken = time.monotonic()
         self._busy = False
-        self.arrived = threading.Event()
 
     def sleep(self, seconds: float) -> None:
         """Sleep for `seconds`, or less."""
@@ -63,7 +59,6 @@ class Pauses:
             self._taken = now
         self._busy = busy
         if busy:
-            self.arrived.set()
             self._last = now
             shortest, longest = _OWN
             pause = min(longest, max(shortest, SHARE * (now - self._taken)))
@@ -101,29 +96,32 @@ def main(arguments: Sequence[str]) -> None:
         path.touch(0o600)
         path.write_bytes(secret)
         options = ["--host", told.host, "--port", str(port), "--isolation", "process"]
-        pauses = Pauses()
-        _serve_from_a_thread(f"{told.host}:{port}", secret, pauses.arrived)
-        _flower([*rest, *options, "--superexec-auth-secret-file", str(path)], pauses)
+        from client_app.warm.inbox import Inbox
+
+        inbox = Inbox()
+        _serve_from_a_thread(f"{told.host}:{port}", secret, inbox)
+        _flower([*rest, *options, "--superexec-auth-secret-file", str(path)], inbox)
 
 
-def _flower(arguments: Sequence[str], pauses: Pauses) -> None:
+def _flower(arguments: Sequence[str], inbox: Inbox) -> None:
     """Run Flower's own command in this process, which it ends."""
     loop = importlib.import_module("flwr.supernode.start_client_internal")
-    loop.time = pauses  # type: ignore[attr-defined]
+    loop.time = Pauses()  # type: ignore[attr-defined]
+    inbox.watch(loop)
     hasten(loop.__name__)
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *arguments]
     command.flower_supernode()
 
 
-def _serve_from_a_thread(address: str, secret: bytes, arrived: threading.Event) -> None:
+def _serve_from_a_thread(address: str, secret: bytes, inbox: Inbox) -> None:
     worker = Worker(address)
     worker.warm_up()
-    told = (worker, address, secret, arrived)
+    told = (worker, address, secret, inbox)
     threading.Thread(target=_serve, args=told, daemon=True).start()
 
 
-def _serve(worker: Worker, address: str, secret: bytes, arrived: threading.Event) -> None:
+def _serve(worker: Worker, address: str, secret: bytes, inbox: Inbox) -> None:
     """Hand this SuperNode's messages to the worker, one after the other, as they come."""
     import httpx
 
@@ -131,16 +129,17 @@ def _serve(worker: Worker, address: str, secret: bytes, arrived: threading.Event
 
     assignments = Assignments(address, secret)
     while True:
+        inbox.arrived.wait()
+        inbox.arrived.clear()
         try:
             assigned = assignments.next()
         except httpx.HTTPError as error:
-            log.debug("the SuperNode does not answer yet: %s", error)
-            assigned = None
-        if assigned is None:
-            arrived.wait(_LOST)
-            arrived.clear()
-        else:
-            worker.answer(assigned.run, assigned.token)
+            log.warning("the SuperNode did not hand out a message: %s", error)
+            inbox.arrived.set()
+            time.sleep(SHORTEST)
+            continue
+        if assigned is not None and not worker.answer(assigned.run, assigned.token):
+            inbox.crashed(assigned.run)
 
 
 def _free_port() -> int:

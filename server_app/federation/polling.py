@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from conf.flower import hasten
+from conf.flower import hasten, within
 from server_app.federation.exchange import ExchangeGrid
 from task.parcel import wrap
 
@@ -66,7 +66,8 @@ class PolledGrid(ExchangeGrid):
         last = time.monotonic()
         while waiting and (left := deadline - time.monotonic()) > 0:
             before = time.thread_time()
-            arrived = list(self._grid.pull_messages(waiting))
+            with within(left):
+                arrived = list(self._grid.pull_messages(waiting))
             spent = time.thread_time() - before
             if arrived:
                 answers += arrived

@@ -44,6 +44,7 @@ class Roster:
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.refused: dict[int, str] = {}
         self._known: set[int] = set()
+        self._gathered = False
 
     def gather(self, grid: Grid) -> None:
         """Wait for the nodes that the settings ask for, then learn whom they serve.
@@ -66,6 +67,7 @@ class Roster:
         if not self.members:
             reasons = "; ".join(sorted(set(self.refused.values()))) or "no node answered"
             raise FedproofError(f"no client can take part: {reasons}")
+        self._gathered = True
 
     def refresh(self, grid: Grid) -> None:
         """Ask nodes that are new, and forget the clients of nodes that are gone."""
@@ -124,17 +126,29 @@ class Roster:
             raise WireError("it does not list its clients") from None
         for client, member in claims.items():
             if client in self.members:
-                raise FedproofError(
-                    f"client '{client}' is served by two nodes: give each SuperNode its own "
-                    "client name (--node-config 'client=\"...\"')."
-                )
+                self._twice(node, client)
             if member.train > self._config.max_examples:
                 raise WireError(
                     f"client '{client}' claims {member.train} rows, more than "
                     f"federation.max_examples={self._config.max_examples}"
                 )
         self.members.update(claims)
+        self.refused.pop(node, None)
         self.descriptions.update({c: d for c, d in descriptions.items() if c in claims})
+
+    def _twice(self, node: int, client: str) -> None:
+        """Refuse a node that serves somebody else's client.
+
+        One that joins a run under way may be a silo's that was started again, while the SuperLink
+        has not missed the old one yet: it is asked again at the next round.
+        """
+        if not self._gathered:
+            raise FedproofError(
+                f"client '{client}' is served by two nodes: give each SuperNode its own "
+                "client name (--node-config 'client=\"...\"')."
+            )
+        self._known.discard(node)
+        raise WireError(f"another node that has not left serves client '{client}'")
 
 
 def read_reply(reply: Message, digests: Mapping[str, str]) -> Cohort:
