@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def simulated(folder: Path, rounds: int, draw: random.Random) -> dict[str, Any]:
     process = start(directory, f"rounds={rounds}", "federation.workers=2")
 
     def strike() -> str:
-        workers = [p for p in psutil.Process(process.pid).children(recursive=True) if answers(p)]
+        workers = answering(process.pid)
         if not workers:
             return ""
         draw.choice(workers).kill()
@@ -87,10 +88,8 @@ def deployed(folder: Path, rounds: int, draw: random.Random) -> dict[str, Any]:
 
 def kill_answering(federation: Federation, name: str) -> None:
     """Kill the process that answers a SuperNode's messages."""
-    node = psutil.Process(federation.nodes[name].pid)
-    for process in node.children(recursive=True):
-        if answers(process) and process.ppid() != node.pid:
-            process.kill()
+    for process in answering(federation.nodes[name].pid):
+        process.kill()
 
 
 def kill_node(federation: Federation, name: str) -> None:
@@ -114,12 +113,14 @@ FAULTS: tuple[tuple[str, Callable[[Federation, str], None]], ...] = (
 )
 
 
-def answers(process: psutil.Process) -> bool:
-    """Return whether a process is one of those that are forked to do a client's work."""
-    try:
-        return "forkserver" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
+def answering(pid: int) -> list[psutil.Process]:
+    """Return the processes that do clients' work, forked from one that a process started."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            if process.ppid() != pid and "forkserver" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def start(directory: Path, *told: str) -> subprocess.Popen[str]:

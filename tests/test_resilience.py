@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.soak import answering
 from server_app.engines.superlink import program
 from server_app.evidence import files
 from tests.flower import ROOT, wait_for
@@ -86,7 +87,7 @@ def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
     """Its client is left out at once, not after the minute that Flower waits."""
     run = hospitals.run(tmp_path, f"rounds={ROUNDS}", "evaluate_every=3")
     rounds_done(tmp_path, 1)
-    workers = _workers(hospitals.nodes["va"].pid)
+    workers = answering(hospitals.nodes["va"].pid)
     for process in workers:
         process.suspend()
     time.sleep(3)
@@ -96,12 +97,6 @@ def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
     (hit,) = (line for line in lines if line["failed"])
     assert hit["answered"] == ALL[:3] and "ClientApp failed" in hit["failed"]["va"]
     assert hit["seconds"] < 40 and lines[-1]["answered"] == ALL
-
-
-def _workers(node: int) -> list[psutil.Process]:
-    """Return the processes that answer a SuperNode's messages."""
-    forked = (p for p in psutil.Process(node).children(recursive=True) if p.ppid() != node)
-    return [process for process in forked if "forkserver" in " ".join(process.cmdline())]
 
 
 def test_a_superlink_that_is_restarted(tmp_path, hospitals, undisturbed):

@@ -106,6 +106,9 @@ class Roster:
                 self._enrol(node, reply)
             except WireError as error:
                 self.refused[node] = str(error)
+                if reply.has_error():
+                    # Not that it will not: what failed may work at the next round.
+                    self._known.discard(node)
                 log.warning("node %s takes no part: %s", node, error)
         for node in set(nodes) - {r.metadata.src_node_id for r in replies}:
             self._known.discard(node)
