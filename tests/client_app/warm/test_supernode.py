@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from client_app.warm import supernode
+from client_app.warm.inbox import Inbox
 from client_app.warm.runtime import Assigned
 from client_app.warm.worker import Worker
 from conf import flower
@@ -63,25 +64,19 @@ def test_a_process_that_dies_is_replaced(monkeypatch):
 
 
 def test_messages_are_taken_as_soon_as_they_are_told_of(monkeypatch):
-    arrived, taken, waiting = (
-        threading.Event(),
-        [],
-        [None, Assigned(1, "a"), Assigned(1, "b"), None],
+    inbox, taken, crashed = Inbox(), [], []
+    waiting = [Assigned(1, "a"), None, Assigned(2, "b")]
+    monkeypatch.setattr(inbox, "crashed", crashed.append)
+    monkeypatch.setattr(
+        "client_app.warm.runtime.Assignments",
+        lambda *_: SimpleNamespace(next=lambda: waiting.pop(0)),
     )
-
-    class Assignments:
-        def __init__(self, *_):
-            pass
-
-        def next(self):
-            return waiting.pop(0) if waiting else None
-
-    monkeypatch.setattr("client_app.warm.runtime.Assignments", Assignments)
-    worker = SimpleNamespace(answer=lambda _, token: taken.append(token))
-    monkeypatch.setattr(supernode, "_LOST", 60.0)
-    told = (worker, "127.0.0.1:1", b"", arrived)
+    worker = SimpleNamespace(answer=lambda _, token: taken.append(token) or token == "a")
+    told = (worker, "127.0.0.1:1", b"", inbox)
     threading.Thread(target=supernode._serve, args=told, daemon=True).start()
-    wait_for(lambda: len(waiting) == 3, 10)
-    assert taken == []
-    arrived.set()
-    wait_for(lambda: taken == ["a", "b"], 10)
+    for left in (2, 1, 0):
+        assert len(waiting) == left + 1
+        inbox.arrived.set()
+        wait_for(lambda left=left: len(waiting) == left, 10)
+    wait_for(lambda: crashed, 10)
+    assert taken == ["a", "b"] and crashed == [2]
