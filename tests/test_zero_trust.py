@@ -1,5 +1,6 @@
 """What `fedproof deploy init` writes carries a private run over TLS, and keeps strangers out."""
 
+import shutil
 import socket
 import ssl
 import subprocess
@@ -62,19 +63,31 @@ def test_one_private_run_to_a_model(tmp_path, silos):
         assert Check(kit, data[silo], None).run()
 
 
-def node(port, folder, *options):
+def node(port, folder, *options, clock=()):
     """Try to join; return what Flower's SuperNode said when it gave up."""
     done = subprocess.run(
         [
-            program("flower-supernode"), "--superlink", f"127.0.0.1:{port}", *options,
+            *clock, program("flower-supernode"), "--superlink", f"127.0.0.1:{port}", *options,
             "--max-retries", "0", "--max-wait-time", "1", "--isolation", "process",
             "--port", str(_free()),
         ],
         env=quiet_environment() | {"FLWR_HOME": str(folder)}, text=True, timeout=60, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert done.returncode != 0, done.stdout
+    assert "SuperNode ID" not in done.stdout, done.stdout
     return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
+@pytest.mark.parametrize("off", ["+10min", "-10min"])
+def test_a_silo_whose_clock_is_off(tmp_path, silos, off):
+    """Its signatures are of another time: Flower takes them for replayed ones after 5 minutes."""
+    folder, *_, port = silos
+    kit = folder / "silos" / "va"
+    mine = ("--auth-supernode-private-key", str(kit / "node.key"))
+    clock = ("faketime", "-f", off.replace("min", "m"))
+    said = node(port, tmp_path, "--root-certificates", str(kit / "ca.crt"), *mine, clock=clock)
+    assert "terminated" in said
 
 
 def _free():

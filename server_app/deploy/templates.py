@@ -44,7 +44,8 @@ WorkingDirectory=/opt/fedproof/$folder
 EnvironmentFile=-/opt/fedproof/$folder/environment
 Environment=PATH=/opt/fedproof/venv/bin:/usr/bin:/bin
 ExecStart=/bin/sh /opt/fedproof/$folder/start.sh
-Restart=on-failure
+# Not on failure alone: a SuperNode whose signatures are refused, by its clock say, ends with 0.
+Restart=always
 RestartSec=10
 UMask=0077
 NoNewPrivileges=yes
