@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from conf.flower import hasten, require_tested
 
 if TYPE_CHECKING:
     from client_app.warm.inbox import Inbox
+    from client_app.warm.runtime import Assignments
 
 log = logging.getLogger("flwr")
 SHORTEST = 0.1
@@ -115,19 +117,28 @@ def _flower(arguments: Sequence[str], inbox: Inbox) -> None:
 
 
 def _serve_from_a_thread(address: str, secret: bytes, inbox: Inbox) -> None:
+    # Imported before there are two threads, which may wait for each other's imports for good.
+    from client_app.warm.runtime import Assignments
+
     worker = Worker(address)
     worker.warm_up()
-    told = (worker, address, secret, inbox)
-    threading.Thread(target=_serve, args=told, daemon=True).start()
+    told = (worker, Assignments(address, secret), inbox)
+    threading.Thread(target=_serve_or_end, args=told, daemon=True).start()
 
 
-def _serve(worker: Worker, address: str, secret: bytes, inbox: Inbox) -> None:
+def _serve_or_end(worker: Worker, assignments: Assignments, inbox: Inbox) -> None:
+    """Serve; a SuperNode that takes messages which nobody answers had better end."""
+    try:
+        _serve(worker, assignments, inbox)
+    except BaseException:
+        log.exception("messages cannot be answered any more: this SuperNode ends")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve(worker: Worker, assignments: Assignments, inbox: Inbox) -> None:
     """Hand this SuperNode's messages to the worker, one after the other, as they come."""
     import httpx
 
-    from client_app.warm.runtime import Assignments
-
-    assignments = Assignments(address, secret)
     while True:
         inbox.arrived.wait()
         inbox.arrived.clear()

@@ -1,5 +1,6 @@
 """The warm SuperNode's own parts; that it serves runs is in tests/test_deployment.py."""
 
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -67,12 +68,9 @@ def test_messages_are_taken_as_soon_as_they_are_told_of(monkeypatch):
     inbox, taken, crashed = Inbox(), [], []
     waiting = [Assigned(1, "a"), None, Assigned(2, "b")]
     monkeypatch.setattr(inbox, "crashed", crashed.append)
-    monkeypatch.setattr(
-        "client_app.warm.runtime.Assignments",
-        lambda *_: SimpleNamespace(next=lambda: waiting.pop(0)),
-    )
+    assignments = SimpleNamespace(next=lambda: waiting.pop(0))
     worker = SimpleNamespace(answer=lambda _, token: taken.append(token) or token == "a")
-    told = (worker, "127.0.0.1:1", b"", inbox)
+    told = (worker, assignments, inbox)
     threading.Thread(target=supernode._serve, args=told, daemon=True).start()
     for left in (2, 1, 0):
         assert len(waiting) == left + 1
@@ -80,3 +78,12 @@ def test_messages_are_taken_as_soon_as_they_are_told_of(monkeypatch):
         wait_for(lambda left=left: len(waiting) == left, 10)
     wait_for(lambda: crashed, 10)
     assert taken == ["a", "b"] and crashed == [2]
+
+
+def test_a_supernode_ends_when_it_cannot_answer_any_more(monkeypatch):
+    inbox, ended = Inbox(), []
+    monkeypatch.setattr(supernode.os, "kill", lambda _, number: ended.append(number))
+    broken = SimpleNamespace(next=lambda: 1 / 0)
+    inbox.arrived.set()
+    supernode._serve_or_end(SimpleNamespace(), broken, inbox)
+    assert ended == [signal.SIGTERM]
