@@ -48,13 +48,17 @@ def model(directory: Path) -> bytes:
 
 
 def test_a_network_that_is_cut_and_healed(tmp_path, hospitals, undisturbed):
-    run = hospitals.run(tmp_path, f"rounds={ROUNDS}")
+    """What was on its way when it was cut may be lost: then its client is named, for that round."""
+    run = hospitals.run(tmp_path, f"rounds={ROUNDS}", "federation.timeout=20")
     rounds_done(tmp_path, 1)
     hospitals.networks["va"].cut()
     time.sleep(4)
     hospitals.networks["va"].heal()
-    assert all(line["answered"] == ALL for line in finished(run, tmp_path))
-    assert model(tmp_path) == undisturbed
+    lines = finished(run, tmp_path)
+    assert all(line["failed"] in ({}, {"va": "no answer in time"}) for line in lines)
+    assert lines[-1]["answered"] == ALL
+    if not any(line["failed"] for line in lines):
+        assert model(tmp_path) == undisturbed
 
 
 def test_an_answer_that_is_sent_twice(tmp_path, hospitals, undisturbed):

@@ -102,12 +102,12 @@ def _follow(link: Link, command: Sequence[str], watcher: Watcher) -> None:
         raise FedproofError(f"cannot submit to SuperLink '{link.connection}': {_reason(kept)}")
     if sentence:
         raise FedproofError(sentence)
-    # The summary is the last that a run announces; to ask for its status takes 3 s.
     if not finished and any(_GONE in line for line in kept[-_TAIL:]):
         raise FedproofError(
             f"SuperLink '{link.connection}' went away during run {run_id}: start it again, then "
             "resume the run."
         )
+    # The summary is the last that a run announces; to ask for its status takes 3 s.
     if not finished and (status := _status(link, run_id)) != "finished:completed":
         tail = "\n".join(kept)
         raise FedproofError(f"run {run_id} ended as {status}; its last log lines were:\n{tail}")

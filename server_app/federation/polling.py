@@ -64,8 +64,11 @@ class PolledGrid(ExchangeGrid):
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         answers: list[Message] = []
         last = time.monotonic()
-        while waiting and (left := deadline - time.monotonic()) > 0:
+        while waiting:
+            left = max(0.0, deadline - time.monotonic())
             before = time.thread_time()
+            # One that waits for its last parts must not cost the others theirs: after the deadline
+            # what is there is taken once more.
             with within(left):
                 arrived = list(self._grid.pull_messages(waiting))
             spent = time.thread_time() - before
@@ -73,6 +76,8 @@ class PolledGrid(ExchangeGrid):
                 answers += arrived
                 waiting -= {answer.metadata.reply_to_message_id for answer in arrived}
                 last, spent = time.monotonic(), 0.0
+            if not left:
+                break
             if waiting:
                 time.sleep(min(_pause(spent, time.monotonic() - last), left))
         return answers

@@ -63,6 +63,22 @@ def test_what_comes_too_late_is_left_out():
     assert 0.1 <= time.monotonic() - started < 0.5
 
 
+def test_one_that_waits_for_its_parts_does_not_cost_the_others_theirs():
+    """Flower's Grid waits for them as long as it is let, and whoever came meanwhile waits too."""
+    grid = Slow()
+    pull = grid.pull_messages
+
+    def stuck(message_ids):
+        if grid.questions == 0:
+            time.sleep(0.3)
+            grid.questions += 1
+            return []
+        return pull(message_ids)
+
+    grid.pull_messages = stuck
+    assert numbers(PolledGrid(grid).send_and_receive(asks(60.0, 0.1), timeout=0.2)) == ["1"]
+
+
 def test_messages_that_could_not_be_sent_are_not_waited_for():
     assert numbers(PolledGrid(Slow()).send_and_receive(asks(None, 0.0))) == ["1"]
     assert PolledGrid(Slow()).send_and_receive(asks(None)) == []
