@@ -15,6 +15,7 @@ from client_app.gate import Gate, facts_of, noted, round_of
 from client_app.site import Site, audit_of, site_of
 from conf.errors import FedproofError
 from task.audit import ANSWERED, Receipt
+from task.parcel import is_parcel, wrap
 from task.rules import RefusedError
 from task.wire import Cohort, WireError
 
@@ -42,14 +43,19 @@ def reply(message: Message, context: Context, answer: Answer) -> Message:
         log.exception("a message was not answered")
         told = f"{type(error).__name__}: see this node's log."
         content = _refusal(receipt, told, told)
-    return Message(_logged(receipt, context, content), reply_to=message)
+    return _reply(message, _logged(receipt, context, content))
 
 
 def refuse(message: Message, context: Context, reason: str) -> Message:
     """Refuse a message that nobody here can answer."""
     receipt = _receipt(message, context)
     content = _refusal(receipt, reason, "this node does not know such messages.")
-    return Message(_logged(receipt, context, content), reply_to=message)
+    return _reply(message, _logged(receipt, context, content))
+
+
+def _reply(message: Message, content: RecordDict) -> Message:
+    """Return an answer the way that the message came."""
+    return Message(wrap(content) if is_parcel(message.content) else content, reply_to=message)
 
 
 def _answered(message: Message, context: Context, answer: Answer, receipt: Receipt) -> RecordDict:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from importlib.metadata import version
 from typing import Any
@@ -37,6 +40,19 @@ def require_tested(what: str, otherwise: str) -> None:
         )
 
 
+_longest: ContextVar[float | None] = ContextVar("longest", default=None)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Let messages whose parts do not all arrive within some seconds go, until the block ends."""
+    token = _longest.set(seconds)
+    try:
+        yield
+    finally:
+        _longest.reset(token)
+
+
 def hasten(module: str) -> None:
     """Let a module of Flower's ask for parts of a message again sooner than after 1, 2, 4 ... s.
 
@@ -52,6 +68,9 @@ def hasten(module: str) -> None:
 
     @wraps(original)
     def sooner(*args: Any, **told: Any) -> Any:
-        return original(*args, **(told | {"initial_backoff": _AGAIN, "backoff_cap": _LONGEST}))
+        told |= {"initial_backoff": _AGAIN, "backoff_cap": _LONGEST}
+        if (longest := _longest.get()) is not None:
+            told |= {"max_time": longest, "max_tries_per_object": None}
+        return original(*args, **told)
 
     found.pull_objects = sooner  # type: ignore[attr-defined]

@@ -24,14 +24,24 @@ Tensors = dict[str, NDArray[Any]]
 
 
 def save(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able facts to `path`, atomically."""
+    """Write tensors and JSON-able facts to `path`, atomically.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there stays.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     contiguous = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
     # ascontiguousarray makes a 0-d array 1-d; the shape must come back as it was.
     shaped = {key: value.reshape(tensors[key].shape) for key, value in contiguous.items()}
     with atomic(path) as temporary:
-        save_file(shaped, temporary, {"fedproof": json.dumps(facts)})
+        try:
+            save_file(shaped, temporary, {"fedproof": json.dumps(facts)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
 
 
 def load(path: Path) -> tuple[Tensors, dict[str, Any]]:

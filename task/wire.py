@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from task.parcel import ParcelError, unwrap
 from task.shown import shown
 
 HEADER = "cohort"
@@ -82,7 +83,7 @@ class Cohort:
 
     @classmethod
     def unpack(cls, content: RecordDict) -> Cohort:
-        """Read a message content.
+        """Read a message content, or a parcel of one.
 
         Raises
         ------
@@ -90,6 +91,7 @@ class Cohort:
             If it does not follow the format.
         """
         try:
+            content = unwrap(content)
             head = content[HEADER]
             assert isinstance(head, ConfigRecord)
             layout, errors, header = (
@@ -99,6 +101,8 @@ class Cohort:
                 client: RecordDict({key: content[name] for key, name in records.items()})
                 for client, records in layout.items()
             }
+        except ParcelError as error:
+            raise WireError(f"not a cohort message: {error}") from None
         except (
             LookupError,
             AssertionError,

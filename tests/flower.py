@@ -54,7 +54,7 @@ def deployment(
     superlink = [program("flower-superlink"), "--insecure", "--port", str(port)]
     with ExitStack() as stack:
         stack.enter_context(running(superlink, folder / "superlink", environment))
-        wait_for(lambda: _listens(port), 60)
+        wait_for(lambda: listens(port), 60)
         for i, config in enumerate(node_configs):
             home = {"FLWR_HOME": str(folder / f"node-{i}-home")}
             supernode = [
@@ -83,7 +83,7 @@ def secured(
     environment = quiet_environment() | {"FLWR_HOME": str(folder / "server" / "home")}
     superlink = ["sh", str(folder / "server" / "start.sh")]
     with running(superlink, folder / "logs" / "superlink", environment):
-        wait_for(lambda: _listens(port), 60)
+        wait_for(lambda: listens(port), 60)
         yield environment, port
 
 
@@ -124,7 +124,8 @@ def federation(
         yield environment, port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Return whether something on loopback listens at a port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

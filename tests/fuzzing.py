@@ -37,6 +37,7 @@ from task.compression.base import Layout as Compressed
 from task.compression.base import MalformedError
 from task.identity import Identity, read_roster
 from task.layouts import Layout
+from task.parcel import PARCEL, is_parcel, wrap
 from task.privacy.ledger import Ledger
 from task.rules import read_rules
 from task.secagg.session import Advert
@@ -97,7 +98,20 @@ def contents(draw: st.DrawFn, **header: Any) -> RecordDict:
         told["errors"] = "{}"
     if draw(st.integers(0, 9)):
         content["cohort"] = ConfigRecord(told)
-    return content
+    return _parcel(draw, content) if draw(st.booleans()) else content
+
+
+def _parcel(draw: st.DrawFn, content: RecordDict) -> RecordDict:
+    """Return a content as a parcel that may have been tampered with."""
+    parcel = wrap(content)
+    if is_parcel(parcel) and draw(st.booleans()):
+        told = st.fixed_dictionaries({}, optional={
+            "index": JSON.map(json.dumps) | st.text(max_size=20),
+            "records": st.binary(max_size=40), "values": st.binary(max_size=40) | SCALARS,
+        })  # fmt: skip
+        for key, value in draw(told).items():
+            parcel[PARCEL][key] = value
+    return parcel
 
 
 def unpack(content: RecordDict) -> None:

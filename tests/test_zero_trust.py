@@ -1,5 +1,6 @@
 """What `fedproof deploy init` writes carries a private run over TLS, and keeps strangers out."""
 
+import shutil
 import socket
 import ssl
 import subprocess
@@ -101,19 +102,31 @@ def test_silos_are_on_their_own_addresses(silos):
     assert not any(f"{silos.places.server}/" in each.stdout for each in told)
 
 
-def node(address, folder, *options, within=()):
+def node(address, folder, *options, within=(), clock=()):
     """Try to join; return what Flower's SuperNode said when it gave up."""
     done = subprocess.run(
         [
-            *within, program("flower-supernode"), "--superlink", address, *options,
+            *within, *clock, program("flower-supernode"), "--superlink", address, *options,
             "--max-retries", "0", "--max-wait-time", "1", "--isolation", "process",
             "--port", str(_free()),
         ],
         env=quiet_environment() | {"FLWR_HOME": str(folder)}, text=True, timeout=60, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert done.returncode != 0, done.stdout
+    assert "SuperNode ID" not in done.stdout, done.stdout
     return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
+@pytest.mark.parametrize("off", ["+10min", "-10min"])
+def test_a_silo_whose_clock_is_off(tmp_path, silos, off):
+    """Its signatures are of another time: Flower takes them for replayed ones after 5 minutes."""
+    kit, elsewhere = silos.kit("va"), silos.places.within.get("va", ())
+    mine = ("--auth-supernode-private-key", str(kit / "node.key"))
+    clock = ("faketime", "-f", off.replace("min", "m"))
+    told = ("--root-certificates", str(kit / "ca.crt"), *mine)
+    said = node(silos.address, tmp_path, *told, within=elsewhere, clock=clock)
+    assert "terminated" in said
 
 
 def _free():

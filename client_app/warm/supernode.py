@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -20,16 +21,23 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client_app.warm.worker import Worker
 from conf.errors import FedproofError
 from conf.flower import hasten, require_tested
+
+if TYPE_CHECKING:
+    from client_app.warm.inbox import Inbox
+    from client_app.warm.runtime import Assignments
 
 log = logging.getLogger("flwr")
 SHORTEST = 0.1
 """Seconds between two questions to the SuperLink while messages come."""
 SHARE = 0.05
 """Of the time since the last message, the pause before the next question; at most Flower's."""
+_OWN = 0.01, 0.1
+"""The shortest and the longest pause before a question that stays within this process."""
 _BUSY = 1.0
 """Flower's pauses while a message is being answered are shorter than this, the others longer."""
 _OURS = ("--isolation", "--superexec-auth-secret-file", "--ssl-certfile")
@@ -43,14 +51,22 @@ class Pauses:
     """
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
+        self._last = self._taken = time.monotonic()
+        self._busy = False
 
     def sleep(self, seconds: float) -> None:
         """Sleep for `seconds`, or less."""
-        if seconds < _BUSY:
-            self._last = time.monotonic()
-        pause = SHARE * (time.monotonic() - self._last)
-        time.sleep(min(seconds, max(pause, SHORTEST)))
+        now, busy = time.monotonic(), seconds < _BUSY
+        if busy and not self._busy:
+            self._taken = now
+        self._busy = busy
+        if busy:
+            self._last = now
+            shortest, longest = _OWN
+            pause = min(longest, max(shortest, SHARE * (now - self._taken)))
+        else:
+            pause = max(SHORTEST, SHARE * (now - self._last))
+        time.sleep(min(seconds, pause))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -82,43 +98,59 @@ def main(arguments: Sequence[str]) -> None:
         path.touch(0o600)
         path.write_bytes(secret)
         options = ["--host", told.host, "--port", str(port), "--isolation", "process"]
-        _serve_from_a_thread(f"{told.host}:{port}", secret)
-        _flower([*rest, *options, "--superexec-auth-secret-file", str(path)])
+        from client_app.warm.inbox import Inbox
+
+        inbox = Inbox()
+        _serve_from_a_thread(f"{told.host}:{port}", secret, inbox)
+        _flower([*rest, *options, "--superexec-auth-secret-file", str(path)], inbox)
 
 
-def _flower(arguments: Sequence[str]) -> None:
+def _flower(arguments: Sequence[str], inbox: Inbox) -> None:
     """Run Flower's own command in this process, which it ends."""
     loop = importlib.import_module("flwr.supernode.start_client_internal")
     loop.time = Pauses()  # type: ignore[attr-defined]
+    inbox.watch(loop)
     hasten(loop.__name__)
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *arguments]
     command.flower_supernode()
 
 
-def _serve_from_a_thread(address: str, secret: bytes) -> None:
+def _serve_from_a_thread(address: str, secret: bytes, inbox: Inbox) -> None:
+    # Imported before there are two threads, which may wait for each other's imports for good.
+    from client_app.warm.runtime import Assignments
+
     worker = Worker(address)
     worker.warm_up()
-    threading.Thread(target=_serve, args=(worker, address, secret), daemon=True).start()
+    told = (worker, Assignments(address, secret), inbox)
+    threading.Thread(target=_serve_or_end, args=told, daemon=True).start()
 
 
-def _serve(worker: Worker, address: str, secret: bytes) -> None:
+def _serve_or_end(worker: Worker, assignments: Assignments, inbox: Inbox) -> None:
+    """Serve; a SuperNode that takes messages which nobody answers had better end."""
+    try:
+        _serve(worker, assignments, inbox)
+    except BaseException:
+        log.exception("messages cannot be answered any more: this SuperNode ends")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve(worker: Worker, assignments: Assignments, inbox: Inbox) -> None:
     """Hand this SuperNode's messages to the worker, one after the other, as they come."""
     import httpx
 
-    from client_app.warm.runtime import Assignments
-
-    assignments = Assignments(address, secret)
     while True:
+        inbox.arrived.wait()
+        inbox.arrived.clear()
         try:
             assigned = assignments.next()
         except httpx.HTTPError as error:
-            log.debug("the SuperNode does not answer yet: %s", error)
-            assigned = None
-        if assigned is None:
+            log.warning("the SuperNode did not hand out a message: %s", error)
+            inbox.arrived.set()
             time.sleep(SHORTEST)
-        else:
-            worker.answer(assigned.run, assigned.token)
+            continue
+        if assigned is not None and not worker.answer(assigned.run, assigned.token):
+            inbox.crashed(assigned.run)
 
 
 def _free_port() -> int:

@@ -36,18 +36,19 @@ class Worker:
         self._process: ForkServerProcess | None = None
         self._pipe: Connection | None = None
 
-    def answer(self, run: int, token: str) -> None:
-        """Answer the message that a token stands for; returns when that is done."""
+    def answer(self, run: int, token: str) -> bool:
+        """Answer the message that a token stands for; return whether that was done."""
         if run != self._run or self._process is None or not self._process.is_alive():
             self._start(run)
         assert self._pipe is not None
         try:
             self._pipe.send(token)
-            self._pipe.recv()
+            return bool(self._pipe.recv())
         except (EOFError, OSError):
             log.warning(
                 "the process that answers run %s died; the next message starts another", run
             )
+            return False
 
     def warm_up(self) -> None:
         """Start the first process, which imports everything, before there is a message."""
@@ -86,9 +87,10 @@ def serve(address: str, tokens: Connection) -> None:
             token = tokens.recv()
         except EOFError:
             return
+        answered = False
         try:
             answer(address, token, app)
+            answered = True
         except Exception:
-            # The SuperNode answers for a message whose token expires.
             log.exception("a message was not answered")
-        tokens.send(None)
+        tokens.send(answered)

@@ -44,7 +44,8 @@ WorkingDirectory=/opt/fedproof/$folder
 EnvironmentFile=-/opt/fedproof/$folder/environment
 Environment=PATH=/opt/fedproof/venv/bin:/usr/bin:/bin
 ExecStart=/bin/sh /opt/fedproof/$folder/start.sh
-Restart=on-failure
+# Not on failure alone: a SuperNode whose signatures are refused, by its clock say, ends with 0.
+Restart=always
 RestartSec=10
 UMask=0077
 NoNewPrivileges=yes
@@ -91,10 +92,9 @@ SILO_MORE = """
 
 NGINX = """\
 # Only what SuperNodes use is let through: who submits runs does so on the SuperLink's own machine.
-# HOST=127.0.0.1 PORT=8443 ./start.sh
+# HOST=127.0.0.1 PORT=8443 ./start.sh, and that port in home/config.toml. Goes into conf.d/.
 server {
   listen $port ssl;
-  http2 on;
   server_name $address;
   ssl_certificate /opt/fedproof/server/server.pem;
   ssl_certificate_key /opt/fedproof/server/server.key;

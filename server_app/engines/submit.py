@@ -17,7 +17,8 @@ from server_app.engines.superlink import Link, end_tree, program
 from server_app.evidence.events import Watcher, parse
 
 _STARTED = re.compile(r"Successfully started run (\d+)")
-_KEPT = 60
+_KEPT, _TAIL = 60, 8
+_GONE = "Connection to the SuperLink is unavailable"
 
 
 def submit(
@@ -101,6 +102,11 @@ def _follow(link: Link, command: Sequence[str], watcher: Watcher) -> None:
         raise FedproofError(f"cannot submit to SuperLink '{link.connection}': {_reason(kept)}")
     if sentence:
         raise FedproofError(sentence)
+    if not finished and any(_GONE in line for line in kept[-_TAIL:]):
+        raise FedproofError(
+            f"SuperLink '{link.connection}' went away during run {run_id}: start it again, then "
+            "resume the run."
+        )
     # The summary is the last that a run announces; to ask for its status takes 3 s.
     if not finished and (status := _status(link, run_id)) != "finished:completed":
         tail = "\n".join(kept)

@@ -127,16 +127,16 @@ def free_port(wanted: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
-def end_tree(pid: int) -> None:
-    """End a process and all its descendants: politely first, then for good."""
+def end_tree(pid: int, *, politely: bool = True) -> None:
+    """End a process and all its descendants: politely first, unless told not to, then for good."""
     try:
         parent = psutil.Process(pid)
         family = [*parent.children(recursive=True), parent]
     except psutil.NoSuchProcess:
         return
-    for process in family:
+    for process in family if politely else ():
         _signal(process, kill=False)
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=5 if politely else 0)
     for process in alive:
         _signal(process, kill=True)
     psutil.wait_procs(alive, timeout=5)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from flwr.app import ArrayRecord
 from flwr.supercore.utils import get_flwr_home
 
 from conf.digest import plain
+from conf.errors import FedproofError
 from conf.schema import Engine, Settings
 from server_app import checkpoint
 from server_app.evidence import files
@@ -79,7 +81,8 @@ class Recorder:
 
     def round(self, line: Mapping[str, Any]) -> None:
         """Record one round."""
-        files.append_lines(self.directory / files.METRICS, [line])
+        with self._writing():
+            files.append_lines(self.directory / files.METRICS, [line])
         for key in self._totals:
             self._totals[key] += line[key]
         self._scalars.add(line)
@@ -87,7 +90,8 @@ class Recorder:
 
     def clients(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record every client's metrics at one evaluation."""
-        files.append_lines(self.directory / files.CLIENTS, rows)
+        with self._writing():
+            files.append_lines(self.directory / files.CLIENTS, rows)
         if self._remote:
             self._announce("clients", {"rows": list(rows)})
 
@@ -102,16 +106,15 @@ class Recorder:
 
     def checkpoint(self, tensors: checkpoint.Tensors, facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
-        checkpoint.save(self.directory / checkpoint.CHECKPOINT, tensors, facts)
+        with self._writing():
+            checkpoint.save(self.directory / checkpoint.CHECKPOINT, tensors, facts)
 
     def finish(self, arrays: ArrayRecord, facts: Mapping[str, Any]) -> None:
         """Write the model and the summary, in this order: a summary means that a model exists."""
         settings = self._settings
-        checkpoint.save(
-            self.directory / files.MODEL,
-            checkpoint.to_tensors(arrays),
-            {"task": settings.task.name, "model": settings.model.name},
-        )
+        told = {"task": settings.task.name, "model": settings.model.name}
+        with self._writing():
+            checkpoint.save(self.directory / files.MODEL, checkpoint.to_tensors(arrays), told)
         self._send_file(files.MODEL)
         run = files.read_json(self.directory / files.RUN)
         summary = {
@@ -129,7 +132,8 @@ class Recorder:
             "digests": run["digests"],
             "versions": run["versions"],
         }
-        files.write_json(self.directory / files.SUMMARY, summary)
+        with self._writing():
+            files.write_json(self.directory / files.SUMMARY, summary)
         self._scalars.close()
         self._announce("summary", {**summary, "server_directory": run["server_directory"]})
 
@@ -146,6 +150,16 @@ class Recorder:
     def resume(self, totals: Mapping[str, int]) -> None:
         """Go on from a checkpoint's sums."""
         self._totals |= totals
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FedproofError(
+                f"{self.directory} cannot be written ({error.strerror or error}): make room there, "
+                "then resume the run."
+            ) from None
 
     def _announce(self, event: str, values: Mapping[str, Any]) -> None:
         announce({"event": event, **values}, log_lines=self._log_lines)

@@ -9,11 +9,14 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from conf.flower import hasten
+from conf.flower import hasten, within
 from server_app.federation.exchange import ExchangeGrid
+from task.parcel import wrap
 
-SHARE = 0.003
-"""Share of a core that asking may take in this process."""
+SHARE, AT_FIRST = 0.003, 0.05
+"""Shares of a core that asking may take in this process: after a while, and at first."""
+WAITED = 0.05
+"""Of the time since there was something, the pause before the next question."""
 SHORTEST, LONGEST = 0.005, 1.0
 """Bounds on the seconds between two questions."""
 
@@ -23,7 +26,8 @@ class PolledGrid(ExchangeGrid):
 
     Flower asks every 0.1 s in a simulation and every 3 s in a deployment. A question takes 0.03 ms
     of the processor in the one with two nodes, 0.5 ms with a hundred, and 1.6 ms in the other: so
-    the pause after it follows from what it took, 0.01 s, 0.2 s and 0.5 s.
+    the pause after it follows from what it took, up to 0.01 s, 0.2 s and 0.5 s, and from how long
+    nothing has come: at first it is a twentieth of that.
 
     Parameters
     ----------
@@ -49,8 +53,11 @@ class PolledGrid(ExchangeGrid):
         return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages, and do not wait for answers; see `arrivals`."""
-        return self._grid.push_messages(list(messages))
+        """Send messages as parcels, and do not wait for answers; see `arrivals`."""
+        messages = list(messages)
+        for message in messages:
+            message.content = wrap(message.content)
+        return self._grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the answers that are there."""
@@ -59,7 +66,7 @@ class PolledGrid(ExchangeGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Send messages; return the answers that come within `timeout` seconds."""
+        """Send messages as parcels; return the answers that come within `timeout` seconds."""
         # A message that could not be pushed has no id, and no answer.
         waiting = {number for number in self.push_messages(messages) if number}
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
@@ -84,11 +91,21 @@ def arrivals(grid: Grid, waiting: Collection[str], deadline: float) -> list[Mess
     deadline : float
         On the clock of `time.monotonic`; once it is over, only what is there is returned.
     """
+    started = time.monotonic()
     while True:
+        left = max(0.0, deadline - time.monotonic())
         before = time.thread_time()
-        arrived = list(grid.pull_messages(waiting))
+        # One that waits for its last parts must not cost the others theirs: after the deadline
+        # what is there is taken once more.
+        with within(left):
+            arrived = list(grid.pull_messages(waiting))
         spent = time.thread_time() - before
-        left = deadline - time.monotonic()
-        if arrived or left <= 0:
+        if arrived or not left:
             return arrived
-        time.sleep(min(max(spent / SHARE, SHORTEST), LONGEST, left))
+        time.sleep(min(_pause(spent, time.monotonic() - started), left))
+
+
+def _pause(spent: float, waited: float) -> float:
+    """Return the pause after a question that took `spent` seconds of the processor."""
+    wanted = max(spent / AT_FIRST, WAITED * waited)
+    return min(max(min(wanted, spent / SHARE), SHORTEST), LONGEST)

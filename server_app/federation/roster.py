@@ -144,6 +144,9 @@ class Roster:
                 self._enrol(node, reply)
             except WireError as error:
                 self.refused[node] = str(error)
+                if reply.has_error():
+                    # Not that it will not: what failed may work at the next round.
+                    self._known.discard(node)
                 log.warning("node %s takes no part: %s", node, error)
         for node in set(nodes) - {r.metadata.src_node_id for r in replies}:
             self._known.discard(node)
@@ -169,6 +172,7 @@ class Roster:
         for client in claims:
             self._require_free(node, client)
         self.members.update(claims)
+        self.refused.pop(node, None)
         self.descriptions.update({c: d for c, d in descriptions.items() if c in claims})
 
     def _require_plausible(self, client: str, member: Member) -> None:
@@ -192,7 +196,7 @@ class Roster:
                 " give each SuperNode its own client name (--node-config 'client=\"...\"'), or "
                 "unregister the one that lies."
             )
-        # The other node may have left without a word: then it is asked again.
+        # A silo's that was started again, maybe, while the SuperLink has not missed the old one.
         self._known.discard(node)
         raise WireError(f"client '{client}' is already served by another node")
 

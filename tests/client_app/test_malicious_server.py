@@ -11,6 +11,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from task.audit import ANSWERED, REFUSED
+from task.parcel import PARCEL, wrap
+from task.wire import Cohort
 from tests.client_app.silo import CLIENT, OPEN, Silo, nothing_left
 
 KINDS = ("query", "train", "evaluate", "query.secure")
@@ -35,6 +37,18 @@ def test_an_honest_server_is_answered(silo):
     assert receipt.left["bytes"] > 6000 and receipt.left["norm"] > 1
     silo.ask("evaluate", parts={CLIENT: silo.part()})
     assert silo.last.rows == {CLIENT: 104}
+
+
+def test_parcels_are_answered_in_parcels_or_refused_like_anything_else(silo):
+    content = Cohort({CLIENT: silo.part()}, header=silo.header("")).pack()
+    trained = silo.ask("train", content=wrap(content))
+    assert trained.parts == silo.ask("train", content=content).parts
+    first, second = silo.audit.receipts()
+    assert first.left == second.left and first.rows == second.rows
+    parcel = wrap(content)
+    parcel[PARCEL]["values"] = b"short"
+    nothing_left(silo.ask("train", content=parcel), silo)
+    assert silo.last.decision == REFUSED and "parcel" in silo.last.reason
 
 
 INJECTIONS = (

@@ -1,11 +1,18 @@
 """The warm SuperNode's own parts; that it serves runs is in tests/test_deployment.py."""
 
+import signal
+import threading
+from types import SimpleNamespace
+
 import pytest
 
 from client_app.warm import supernode
+from client_app.warm.inbox import Inbox
+from client_app.warm.runtime import Assigned
 from client_app.warm.worker import Worker
 from conf import flower
 from conf.errors import FedproofError
+from tests.flower import wait_for
 
 
 @pytest.mark.parametrize("option", ["--isolation=process", "--ssl-certfile", "--isolation"])
@@ -36,8 +43,12 @@ def test_pauses_follow_what_happens(monkeypatch):
     clock[0] += 500
     pauses.sleep(3)
     pauses.sleep(0.5)
+    clock[0] += 1
+    pauses.sleep(0.5)
+    clock[0] += 10
+    pauses.sleep(0.5)
     pauses.sleep(3)
-    assert slept == [0.1, 1.005, 3, 0.1, 0.1]
+    assert slept == [0.1, 1.005, 3, 0.01, 0.05, 0.1, 0.1]
 
 
 def test_a_process_that_dies_is_replaced(monkeypatch):
@@ -51,3 +62,28 @@ def test_a_process_that_dies_is_replaced(monkeypatch):
     assert worker._process.is_alive() and worker._process.pid != process.pid
     worker.stop()
     assert worker._process is None
+
+
+def test_messages_are_taken_as_soon_as_they_are_told_of(monkeypatch):
+    inbox, taken, crashed = Inbox(), [], []
+    waiting = [Assigned(1, "a"), None, Assigned(2, "b")]
+    monkeypatch.setattr(inbox, "crashed", crashed.append)
+    assignments = SimpleNamespace(next=lambda: waiting.pop(0))
+    worker = SimpleNamespace(answer=lambda _, token: taken.append(token) or token == "a")
+    told = (worker, assignments, inbox)
+    threading.Thread(target=supernode._serve, args=told, daemon=True).start()
+    for left in (2, 1, 0):
+        assert len(waiting) == left + 1
+        inbox.arrived.set()
+        wait_for(lambda left=left: len(waiting) == left, 10)
+    wait_for(lambda: crashed, 10)
+    assert taken == ["a", "b"] and crashed == [2]
+
+
+def test_a_supernode_ends_when_it_cannot_answer_any_more(monkeypatch):
+    inbox, ended = Inbox(), []
+    monkeypatch.setattr(supernode.os, "kill", lambda _, number: ended.append(number))
+    broken = SimpleNamespace(next=lambda: 1 / 0)
+    inbox.arrived.set()
+    supernode._serve_or_end(SimpleNamespace(), broken, inbox)
+    assert ended == [signal.SIGTERM]

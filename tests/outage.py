@@ -1,0 +1,124 @@
+"""Four hospitals' SuperNodes and their SuperLink, each of which a test may end, stop or cut off."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.data import hospitals
+from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+from server_app.evidence import files
+from tests.flower import ROOT, listens, running, wait_for
+from tests.proxy import Proxy
+
+NODES = ("federation=remote", "federation.superlink=silos", "federation.nodes=4")
+
+
+@dataclass
+class Federation:
+    """The processes, and the network between them.
+
+    Attributes
+    ----------
+    folder : Path
+        Where they and their logs are.
+    port : int
+        Of the SuperLink.
+    superlink : Popen
+        The SuperLink.
+    nodes : dict of str to Popen
+        The SuperNodes, by hospital.
+    networks : dict of str to Proxy
+        The only way from each of them to the SuperLink.
+    """
+
+    folder: Path
+    port: int
+    superlink: subprocess.Popen[bytes] | None = None
+    nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    networks: dict[str, Proxy] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._stack = ExitStack()
+        self._count = 0
+        home = self.folder / "home"
+        home.mkdir(parents=True)
+        (home / "config.toml").write_text(
+            f'[superlink.silos]\naddress = "127.0.0.1:{self.port}"\ninsecure = true\n'
+        )
+        self.environment = quiet_environment() | {"FLWR_HOME": str(home)}
+
+    def start_superlink(self) -> None:
+        """Start the SuperLink, with the database that it had if it ran before."""
+        command = [
+            program("flower-superlink"), "--insecure", "--port", str(self.port),
+            "--database", str(self.folder / "superlink.db"),
+        ]  # fmt: skip
+        self.superlink = self._run("superlink", command, self.environment)
+        wait_for(lambda: listens(self.port), 90)
+
+    def start_node(self, name: str, data: Path) -> None:
+        """Start a SuperNode."""
+        if name not in self.networks:
+            self.networks[name] = self._stack.enter_context(Proxy(self.port))
+        home = {"FLWR_HOME": str(self.folder / f"{name}-home")}
+        command = [
+            program("fedproof"), "supernode", "--insecure",
+            "--superlink", f"127.0.0.1:{self.networks[name].port}",
+            "--port", str(free_port(None)), "--node-config", f'data="{data}"',
+        ]  # fmt: skip
+        self.nodes[name] = self._run(name, command, self.environment | home)
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process and its children without a word."""
+        end_tree(process.pid, politely=False)
+        process.wait()
+
+    def close(self) -> None:
+        """End all."""
+        for process in self.nodes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+        self._stack.close()
+
+    def run(self, directory: Path, *told: str) -> subprocess.Popen[str]:
+        """Start a run; what it prints is for the caller to read."""
+        return subprocess.Popen(
+            [program("fedproof"), *NODES, *told, f"hydra.run.dir={directory}"], cwd=ROOT,
+            env=self.environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def log(self, name: str) -> str:
+        """Return what a process said, of all its lives."""
+        paths = sorted(self.folder.glob(f"*-{name}/log"))
+        return "".join(path.read_text(errors="replace") for path in paths)
+
+    def _run(
+        self, name: str, command: Sequence[str], environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        self._count += 1
+        folder = self.folder / f"{self._count:03}-{name}"
+        return self._stack.enter_context(running(command, folder, environment))
+
+
+@contextmanager
+def four_hospitals(folder: Path) -> Iterator[Federation]:
+    """Start all of it; ended by the pids that were started."""
+    federation = Federation(folder / "flower", free_port(None))
+    try:
+        federation.start_superlink()
+        for path in hospitals.main(folder / "data"):
+            federation.start_node(path.name.split(".")[1], path)
+        yield federation
+    finally:
+        federation.close()
+
+
+def rounds_of(directory: Path) -> list[dict[str, object]]:
+    """Return the lines of the rounds that are done."""
+    return files.read_lines(directory / files.METRICS)

@@ -1,0 +1,145 @@
+"""What breaks while four SuperNodes train: the run goes on, or ends and can be resumed."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.soak import answering
+from server_app.engines.superlink import program
+from server_app.evidence import files
+from tests.flower import ROOT, wait_for
+from tests.outage import four_hospitals, rounds_of
+
+pytestmark = pytest.mark.slow
+ALL = ["cleveland", "hungary", "switzerland", "va"]
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory):
+    with four_hospitals(tmp_path_factory.mktemp("hospitals")) as federation:
+        yield federation
+
+
+@pytest.fixture
+def undisturbed(federate):
+    """The model of the same rounds when nothing happens."""
+    return federate(f"rounds={ROUNDS}").model
+
+
+def rounds_done(directory, count):
+    wait_for(lambda: len(rounds_of(directory)) >= count, 180)
+
+
+def finished(process, directory):
+    """Return the lines of the rounds of a run that went on to its end."""
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert len(rounds_of(directory)) == ROUNDS
+    return rounds_of(directory)
+
+
+def model(directory: Path) -> bytes:
+    return (directory / files.MODEL).read_bytes()
+
+
+def test_a_network_that_is_cut_and_healed(tmp_path, hospitals, undisturbed):
+    """What was on its way when it was cut may be lost: then its client is named, for that round."""
+    run = hospitals.run(tmp_path, f"rounds={ROUNDS}", "federation.timeout=20")
+    rounds_done(tmp_path, 1)
+    hospitals.networks["va"].cut()
+    time.sleep(4)
+    hospitals.networks["va"].heal()
+    lines = finished(run, tmp_path)
+    assert all(line["failed"] in ({}, {"va": "no answer in time"}) for line in lines)
+    assert lines[-1]["answered"] == ALL
+    if not any(line["failed"] for line in lines):
+        assert model(tmp_path) == undisturbed
+
+
+def test_an_answer_that_is_sent_twice(tmp_path, hospitals, undisturbed):
+    """The connection ends after the SuperLink got the answer, and before the node knows."""
+    run = hospitals.run(tmp_path, f"rounds={ROUNDS}")
+    network = hospitals.networks["va"]
+    rounds_done(tmp_path, 1)
+    network.swallow = b"/v1/fleet/push-messages"
+    assert network.swallowed.wait(60)
+    assert all(line["answered"] == ALL for line in finished(run, tmp_path))
+    assert model(tmp_path) == undisturbed
+
+
+def test_an_answer_that_comes_after_its_round_has_ended(tmp_path, hospitals):
+    run = hospitals.run(tmp_path, f"rounds={ROUNDS}", "federation.timeout=12")
+    node = psutil.Process(hospitals.nodes["va"].pid)
+    rounds_done(tmp_path, 1)
+    family = [node, *node.children(recursive=True)]
+    for process in family:
+        process.suspend()
+    rounds_done(tmp_path, 2)
+    for process in family:
+        process.resume()
+    first, second, third = finished(run, tmp_path)
+    assert second["answered"] == ALL[:3] and second["failed"] == {"va": "no answer in time"}
+    assert first["answered"] == third["answered"] == ALL
+
+
+def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
+    """Its client is left out at once, not after the minute that Flower waits."""
+    run = hospitals.run(tmp_path, f"rounds={ROUNDS}", "evaluate_every=3")
+    rounds_done(tmp_path, 1)
+    workers = answering(hospitals.nodes["va"].pid)
+    for process in workers:
+        process.suspend()
+    time.sleep(3)
+    for process in workers:
+        process.kill()
+    lines = finished(run, tmp_path)
+    (hit,) = (line for line in lines if line["failed"])
+    assert hit["answered"] == ALL[:3] and "ClientApp failed" in hit["failed"]["va"]
+    assert hit["seconds"] < 40 and lines[-1]["answered"] == ALL
+
+
+def test_a_superlink_that_is_restarted(tmp_path, hospitals, undisturbed):
+    run = hospitals.run(tmp_path, "rounds=30")
+    rounds_done(tmp_path, 1)
+    hospitals.kill(hospitals.superlink)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert said.splitlines()[-1].endswith("start it again, then resume the run.")
+    done = len(rounds_of(tmp_path))
+    assert done < ROUNDS
+    hospitals.start_superlink()
+    resumed = hospitals.run(tmp_path, f"resume={tmp_path}", f"rounds={ROUNDS}")
+    assert all(line["answered"] == ALL for line in finished(resumed, tmp_path))
+    assert model(tmp_path) == undisturbed
+
+
+FULL = """
+mount -t tmpfs -o size=120k none "$1" || exit 77
+"$2" rounds=60 federation.workers=1 hydra.run.dir="$1"; echo "ended with $?"
+mount -o remount,size=20m "$1"
+"$2" resume="$1" federation.workers=1 || exit 1
+cp -r "$1"/* "$3"
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
+def test_a_disk_that_fills_up_at_the_server(tmp_path, federate):
+    """A disk of 120 kB, in a mount namespace of its own; made larger, the run goes on."""
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    kept.mkdir()
+    command = ["unshare", "-rm", "sh", "-c", FULL, "sh", disk, program("fedproof"), kept]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("may not mount")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ended with 1" in done.stdout and "Traceback" not in done.stderr
+    assert f"fedproof: {disk} cannot be written (" in done.stderr
+    assert "No space left on device" in done.stderr
+    assert [line["round"] for line in rounds_of(kept)] == list(range(1, 61))
+    assert model(kept) == federate("rounds=60").model
