@@ -220,7 +220,8 @@ class ClientGrid(ExchangeGrid):
             )
             if not summed:
                 # It would be added to the model, and weigh nothing.
-                return dict.fromkeys(told, "its node sent a sum that holds none of its clients")
+                alone = "its node sent a sum that holds none of its clients"
+                return {client: cohort.errors.get(client, alone) for client in told}
             self.totals.append(NodeTotal(summed, cohort.total, _unsent_of(cohort)))
         return answers
 

@@ -111,5 +111,5 @@ def test_the_rest_is_flowers_grid():
     grid = PolledGrid(Slow())
     grid.set_run("another run")
     assert grid.run == "another run" and grid.get_node_ids() == [1, 2]
-    assert grid.push_messages([None, 0.0]) == [None, "1"]
+    assert grid.push_messages(asks(None, 0.0)) == [None, "1"]
     assert numbers(grid.pull_messages(["1"])) == ["1"]
