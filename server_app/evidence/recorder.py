@@ -61,9 +61,7 @@ class Recorder:
         """Open the directory; lines of rounds that will be done again are dropped."""
         from omegaconf import OmegaConf
 
-        self.directory.mkdir(parents=True, exist_ok=True)
         config = OmegaConf.to_yaml(OmegaConf.create(plain(self._settings)))
-        files.write_text(self.directory / files.CONFIG, config)
         run = {
             "overrides": self._overrides,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,10 +69,13 @@ class Recorder:
             "versions": files.versions(),
             **facts,
         }
-        files.write_json(self.directory / files.RUN, run)
-        for name in (files.METRICS, files.CLIENTS):
-            files.keep_rounds(self.directory / name, keep_rounds)
-        (self.directory / files.SUMMARY).unlink(missing_ok=True)
+        with self._writing():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            files.write_text(self.directory / files.CONFIG, config)
+            files.write_json(self.directory / files.RUN, run)
+            for name in (files.METRICS, files.CLIENTS):
+                files.keep_rounds(self.directory / name, keep_rounds)
+            (self.directory / files.SUMMARY).unlink(missing_ok=True)
         self._announce("start", {"metric": self._settings.task.metric, **run})
         self._send_file(files.CONFIG)
         self._send_file(files.RUN)
