@@ -20,11 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from benchmarks.runs import write_results
-from tests.client_app.silo import LINEAGE, Silo
-from tests.fuzzing import TARGETS, contents
+from tests.client_app.silo import KINDS, Silo, handler
+from tests.fuzzing import TARGETS
 
-KINDS = ("query", "train", "evaluate", "query.secure")
-"""Of messages to a silo."""
 _SHARE = 10
 
 
@@ -56,14 +54,8 @@ def main() -> None:
         print(name, results[name], flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
-            silo = Silo(Path(folder) / kind)
-            honest = silo.header("", lineage=LINEAGE)
-            told = {key: honest[key] for key in ("config", "code")}
-
-            def ask(content: Any, silo: Silo = silo, kind: str = kind) -> object:
-                return silo.ask(kind, content=content)
-
-            results[f"silo: {kind}"] = campaign(contents(**told), ask, share // _SHARE)
+            strategy, ask = handler(Silo(Path(folder) / kind), kind)
+            results[f"silo: {kind}"] = campaign(strategy, ask, share // _SHARE)
             print(kind, results[f"silo: {kind}"], flush=True)
     results["all"] = {
         what: round(sum(found[what] for found in results.values()), 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from hypothesis.strategies import SearchStrategy
 
 from benchmarks.data import hospitals
 from client_app.app import app
@@ -20,6 +21,7 @@ from server_app.compat import adopt_identity, stamp
 from task.arrays import array_of, record_of
 from task.audit import AuditLog, Receipt
 from task.wire import Cohort
+from tests.fuzzing import contents
 
 OPEN = """
 tasks: [healthcare]
@@ -30,6 +32,8 @@ metrics: {allowed: [any], sums: true, min_rows: 1}
 """A policy that lets plain runs of one task pass."""
 LINEAGE = [["0123456789abcdef", 0]]
 CLIENT = "cleveland"
+KINDS = ("query", "train", "evaluate", "query.secure")
+"""Of messages to a silo."""
 
 
 @dataclass
@@ -98,3 +102,16 @@ def nothing_left(answer: Cohort, silo: Silo) -> None:
     assert not {"clients", "describes", "train", "test"} & set(answer.header)
     assert silo.last.left["bytes"] < 1000 and "norm" not in silo.last.left
     assert "refused" in answer.header or answer.errors
+
+
+def handler(
+    silo: Silo, kind: str
+) -> tuple[SearchStrategy[RecordDict], Callable[[RecordDict], None]]:
+    """Return what is sent to a silo, and who sends it: no array comes back."""
+    honest = silo.header("", lineage=LINEAGE)
+
+    def ask(content: RecordDict) -> None:
+        for part in silo.ask(kind, content=content).parts.values():
+            assert not any(isinstance(record, ArrayRecord) for record in part.values())
+
+    return contents(**{key: honest[key] for key in ("config", "code")}), ask

@@ -84,16 +84,16 @@ class Scripted(ExchangeGrid):
 
     def pull_messages(self, message_ids):
         assert set(message_ids) <= set(self.out)
+        ready = [n for n in message_ids if self.out[n][1] != "late"]
+        if not ready and self.given_up != set(message_ids):
+            # They are asked for once more when it is too late.
+            self.given_up = set(message_ids)
+            self.clock.sleep(1000.0)
+            return []
         # Whose work was given up answers all the same, now that somebody else is waited for.
         late, self.old = self.old, []
-        ready = [n for n in message_ids if self.out[n][1] != "late"]
         if not ready:
-            if self.given_up != set(message_ids):
-                # They are asked for once more when it is too late.
-                self.given_up = set(message_ids)
-                self.clock.sleep(1000.0)
-            else:
-                self.old += [self._reply(*self.out.pop(n)) for n in list(message_ids)]
+            self.old += [self._reply(*self.out.pop(n)) for n in list(message_ids)]
             return late
         picked = sorted(ready, key=list(self.out).index)[next(self.order, 0) % len(ready)]
         message, fate, client, values = self.out.pop(picked)
