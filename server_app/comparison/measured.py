@@ -29,14 +29,17 @@ class Compared:
     unprotected: dict[str, float]
 
 
+def seed_directories(run_dir: Path) -> list[Path]:
+    """Return the directories of a comparison's seeds in order, or the one run's own."""
+    found = sorted(run_dir.glob("seed-*"), key=lambda d: (len(d.name), d.name))
+    return [d for d in found if not d.name.endswith(UNPROTECTED)] or [run_dir]
+
+
 def read_seeds(run_dir: Path) -> list[Compared]:
     """Return the finished seeds of a comparison, or the one run if the directory is one."""
-    directories = sorted(run_dir.glob("seed-*"), key=lambda d: (len(d.name), d.name))
-    if not directories:
-        directories = [run_dir]
     found = []
-    for directory in directories:
-        if (directory / files.BASELINES).is_file() and not directory.name.endswith(UNPROTECTED):
+    for directory in seed_directories(run_dir):
+        if (directory / files.BASELINES).is_file():
             bare = directory.with_name(directory.name + UNPROTECTED)
             baselines = files.read_json(directory / files.BASELINES)
             found.append(

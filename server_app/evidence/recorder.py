@@ -102,7 +102,8 @@ class Recorder:
 
     def baselines(self, facts: Mapping[str, Any]) -> None:
         """Record what the run was compared with."""
-        files.write_json(self.directory / files.BASELINES, facts)
+        with self._writing():
+            files.write_json(self.directory / files.BASELINES, facts)
         self._send_file(files.BASELINES)
 
     def checkpoint(self, tensors: checkpoint.Tensors, facts: Mapping[str, Any]) -> None:

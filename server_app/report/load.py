@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from server_app.comparison.measured import Compared, read_seeds
+from server_app.comparison.measured import Compared, read_seeds, seed_directories
 from server_app.comparison.summary import summarize
 from server_app.evidence import files
 
@@ -60,11 +60,7 @@ class RunFiles:
     @cached_property
     def curves(self) -> list[list[dict[str, Any]]]:
         """The lines of ``metrics.jsonl``, of each run with at least one round."""
-        mine = files.read_lines(self.directory / files.METRICS)
-        if mine:
-            return [mine]
-        found = sorted(self.directory.glob(f"seed-*/{files.METRICS}"))
-        lines = [files.read_lines(p) for p in found if not p.parent.name.endswith("unprotected")]
+        lines = [files.read_lines(d / files.METRICS) for d in seed_directories(self.directory)]
         return [each for each in lines if each]
 
     @cached_property
@@ -85,8 +81,8 @@ class RunFiles:
     @cached_property
     def config(self) -> str:
         """``config.yaml``; of a comparison, the first seed's."""
-        for path in (self.directory / files.CONFIG, *self.directory.glob(f"seed-*/{files.CONFIG}")):
-            if path.is_file():
+        for directory in (self.directory, *seed_directories(self.directory)):
+            if (path := directory / files.CONFIG).is_file():
                 return path.read_text(encoding="utf-8", errors="replace")
         return ""
 
