@@ -131,6 +131,10 @@ class TrainConfig:
     threads: int = 1
     device: Device = Device.auto
 
+    def steps_on(self, rows: int) -> int:
+        """Return the steps of a round on so many rows."""
+        return self.epochs * -(-rows // self.batch_size) if self.steps is None else self.steps
+
 
 @dataclass
 class FederationConfig:

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from server_app.federation.flow import Flow
 from server_app.federation.grid import ClientGrid
-from server_app.federation.validation import InvalidAnswerError, same_metrics, sift
+from server_app.federation.validation import same_metrics, sift
 from server_app.privacy.account import Account
 from server_app.profile import EXCHANGE
 from server_app.samplers._live import Live
@@ -114,15 +114,6 @@ def unused(flow: Flow, live: Live, grid: ClientGrid, account: Account) -> list[s
 
     An answer that nobody will aggregate has left its client all the same: its privacy counts.
     """
-    late = [] if not flow.waiting else [r for r in flow.take(wait=False) if r.has_content()]
-    told = [(grid.name(reply), reply.content) for reply in late if _accountable(account, reply)]
-    account.add(told)
+    late, _ = sift(flow.take(wait=False), grid.name, lambda _, reply: account.check(reply.content))
+    account.add([(grid.name(reply), reply.content) for reply in late])
     return sorted(live.working.keys() | live.buffer.keys())
-
-
-def _accountable(account: Account, reply: Message) -> bool:
-    try:
-        account.check(reply.content)
-    except InvalidAnswerError:
-        return False
-    return True

@@ -9,10 +9,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
-from server_app.federation.reduction import WEIGHT, Reduction
+from server_app.federation.reduction import WEIGHT, Reduction, weight_of
 from task.arrays import record_of
 from task.clusters import apart, joined
-from task.wire import records
 
 
 class Clustered(Strategy):
@@ -61,7 +60,7 @@ class Clustered(Strategy):
         groups: dict[int, list[Message]] = {n: [] for n in self._before}
         for reply in replies:
             groups[_parted(reply)].append(reply)
-        weight = sum(_weight(reply) for reply in replies)
+        weight = sum(weight_of(reply.content) for reply in replies)
         models = []
         for (number, group), inner in zip(groups.items(), self.strategies, strict=True):
             before, updated = self._before[number], None
@@ -98,7 +97,3 @@ def _parted(reply: Message) -> int:
         ((number, model),) = apart(record).items()
         reply.content[key] = record_of(model)
     return number
-
-
-def _weight(reply: Message) -> int:
-    return int(str(records(reply.content, MetricRecord)[0][WEIGHT]))

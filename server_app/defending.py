@@ -15,7 +15,7 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app.defences.base import Defence, Stack
 from server_app.federation.layout import ARRAYS, Layout
-from server_app.federation.reduction import WEIGHT
+from server_app.federation.reduction import WEIGHT, weight_of
 from task.attacks import attack_of
 from task.personalization import personalization_of
 from task.privacy.client_dp import ClientDP
@@ -137,7 +137,7 @@ class Screen:
         layout = Layout(arrays)
         before = Stack(
             layout.updates(replies),
-            tuple(_weight(reply.content) for reply in replies),
+            tuple(weight_of(reply.content) for reply in replies),
             tuple((i,) for i in range(len(replies))),
         )
         if len(replies) >= FEWEST:
@@ -194,8 +194,3 @@ def _merged(contents: list[RecordDict]) -> RecordDict:
         )
     metrics = aggregate_metricrecords(contents, WEIGHT)
     return RecordDict({ARRAYS: contents[0][ARRAYS], "metrics": metrics})
-
-
-def _weight(content: RecordDict) -> int:
-    (metrics,) = records(content, MetricRecord)
-    return int(str(metrics[WEIGHT]))

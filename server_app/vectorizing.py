@@ -98,8 +98,7 @@ def _measured(
     start = FlatModel(module).vector.detach().clone()
     model = FlatModel(accelerate(build_model(settings, spec)))
     alone = _fastest(lambda: train(model, examples, objective, config, seed=0))
-    epoch = -(-int(statistics.median(rows)) // config.batch_size)
-    steps = settings.train.steps or settings.train.epochs * epoch
+    steps = settings.train.steps_on(int(statistics.median(rows)))
     workers = settings.federation.workers or os.cpu_count() or 1
     if alone / _STEPS * steps * cohort * settings.rounds / workers < WORTH_PROBING:
         return False

@@ -188,7 +188,7 @@ def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
 def epochs(count: int, config: TrainConfig) -> Iterator[tuple[Tensor, int]]:
     """Yield each epoch's order of the rows, and how many of its batches are used."""
     per_epoch = -(-count // config.batch_size)
-    left = config.steps if config.steps is not None else config.epochs * per_epoch
+    left = config.steps_on(count)
     while left > 0:
         yield torch.randperm(count), min(left, per_epoch)
         left -= per_epoch

@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from conf.errors import FedproofError
-from conf.schema import Engine, Settings, TrainConfig
+from conf.schema import Engine, Settings
 from server_app import checkpoint
 from server_app.comparison.likeness import likeness
 from server_app.evidence.events import announce
@@ -27,8 +27,8 @@ from server_app.federation.validation import (
 )
 from task.base import Task
 from task.evaluation import add
-from task.flat import build_model
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
+from task.personalization import initial_state
 from task.pooled import Pooled
 
 log = logging.getLogger("flwr")
@@ -112,8 +112,7 @@ class Baselines:
 
     def _start(self) -> ArrayRecord:
         """Return the model that the run started from."""
-        module = build_model(self._settings, self._task.spec(self._shared))
-        return checkpoint.to_arrays({k: v.numpy() for k, v in module.state_dict().items()})
+        return checkpoint.to_arrays(initial_state(self._settings, self._task.spec(self._shared)))
 
     @property
     def _pools(self) -> bool:
@@ -133,7 +132,7 @@ class Baselines:
         Where it is secret who took part, as many as on average.
         """
         steps = {
-            client: steps_of(self._roster.members[client].train, self._settings.train)
+            client: self._settings.train.steps_on(self._roster.members[client].train)
             for client in self._roster.trainable
         }
         expected = round(sum(steps.values()) * self._settings.federation.fraction)
@@ -183,9 +182,9 @@ class Baselines:
             result["alignment"] = _finite(facts["alignment"])
             result["steps"] = int(_finite(facts["steps"]))
             result["curve"] = [round(_finite(value), 5) for value in curve]
-        except (KeyError, AssertionError, TypeError, ValueError) as error:
-            if isinstance(error, InvalidAnswerError):
-                raise
+        except InvalidAnswerError:
+            raise
+        except (KeyError, AssertionError, TypeError, ValueError):
             raise InvalidAnswerError("its comparison cannot be read") from None
         return result
 
@@ -208,11 +207,6 @@ def _announce(text: str, settings: Settings) -> None:
         {"event": "stage", "text": text},
         log_lines=settings.federation.engine is not Engine.local,
     )
-
-
-def steps_of(rows: int, config: TrainConfig) -> int:
-    """Return the gradient steps of a client with so many rows in one round."""
-    return config.steps or config.epochs * -(-rows // config.batch_size)
 
 
 def _pooled(

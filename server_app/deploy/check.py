@@ -75,11 +75,12 @@ class Check:
 
     def _schema(self) -> str:
         from task.source import DataSource, load_task
+        from task.tables import column_names
 
         (task, *_) = (self._rules.tasks if self._rules else ()) or ("healthcare",)
         settings = compose((f"task={task}",))
         if settings.task.target is None and task == "tabular":
-            used = load_task_columns(self._data)
+            used = column_names(self._data)
             return f"{len(used)} columns: {', '.join(used[:8])}"
         load_task(settings)
         source = DataSource(settings, self._data)
@@ -135,13 +136,6 @@ class Check:
         if self._rules is not None and self._rules.code and mine not in self._rules.code:
             raise FedproofError(f"this installation is {mine}, which policy.yaml does not accept.")
         return mine
-
-
-def load_task_columns(data: Path) -> list[str]:
-    """Return the columns of a table whose target the run names."""
-    from task.tables import column_names
-
-    return column_names(data)
 
 
 def _skew(secured: ssl.SSLSocket, host: str) -> float:

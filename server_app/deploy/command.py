@@ -21,6 +21,21 @@ from server_app.deploy.keys import (
 )
 from task.identity import Identity
 
+_SERVER = {
+    "start.sh": templates.SUPERLINK,
+    "superlink.service": templates.UNIT,
+    "docker-compose.yaml": templates.COMPOSE_SERVER,
+    "nginx.conf": templates.NGINX,
+    "home/config.toml": templates.CONNECTION,
+}
+_SILO = {
+    "start.sh": templates.SUPERNODE,
+    "supernode.service": templates.UNIT,
+    "docker-compose.yaml": templates.COMPOSE_SILO,
+    "policy.yaml": templates.POLICY,
+    "superlink": "$endpoint\n",
+}
+
 
 def main(arguments: Sequence[str]) -> None:
     """Set up a federation; make a silo's keys; check a silo; say what is installed.
@@ -80,11 +95,17 @@ def initialise(folder: Path) -> None:
     write_new(server / "server.key", secret(key), 0o600)
     write_new(server / "server.pem", pem(certificate) + trusted)
     write_new(server / "ca.crt", trusted)
-    _write(server, _server_files(federation, server), federation, folder="server")
+    _write(
+        server, _SERVER, federation, folder="server", service="superlink",
+        what=f"SuperLink of {federation.name}", ca=str((server / "ca.crt").resolve()),
+    )  # fmt: skip
     for silo in federation.silos:
         kit = folder / "silos" / silo
         write_new(kit / "ca.crt", trusted)
-        _write(kit, _silo_files(silo), federation, folder=silo, silo=silo)
+        _write(
+            kit, _SILO, federation, folder=silo, silo=silo, service="supernode",
+            what=f"SuperNode of {silo}",
+        )  # fmt: skip
     print(
         f"{folder}: ca/ stays with you and off the net, server/ goes to the SuperLink's machine, "
         f"silos/NAME/ to each silo.\nEach silo: fedproof deploy key KIT, and send you node.pub. "
@@ -92,32 +113,8 @@ def initialise(folder: Path) -> None:
     )
 
 
-def _server_files(federation: Federation, server: Path) -> dict[str, str]:
-    unit = Template(templates.UNIT).safe_substitute(what=f"SuperLink of {federation.name}")
-    compose = templates.COMPOSE.replace("$service", "superlink")
-    return {
-        "start.sh": templates.SUPERLINK,
-        "superlink.service": unit,
-        "docker-compose.yaml": compose.replace("$more", templates.SERVER_MORE),
-        "nginx.conf": templates.NGINX,
-        "home/config.toml": templates.CONNECTION.replace("$ca", str((server / "ca.crt").resolve())),
-    }
-
-
-def _silo_files(silo: str) -> dict[str, str]:
-    unit = Template(templates.UNIT).safe_substitute(what=f"SuperNode of {silo}")
-    compose = templates.COMPOSE.replace("$service", "supernode")
-    return {
-        "start.sh": templates.SUPERNODE,
-        "supernode.service": unit,
-        "docker-compose.yaml": compose.replace("$more", templates.SILO_MORE),
-        "policy.yaml": templates.POLICY,
-        "superlink": "$endpoint\n",
-    }
-
-
 def _write(place: Path, files: Mapping[str, str], federation: Federation, **more: str) -> None:
-    """Write files with the federation's values filled in."""
+    """Write files from their templates, with the federation's values filled in."""
     values = {
         "name": federation.name, "address": federation.address, "port": str(federation.port),
         "endpoint": federation.endpoint, "task": federation.task, **more,

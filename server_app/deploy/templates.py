@@ -82,13 +82,21 @@ services:
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
     volumes:
-      - .:/kit$more
+      - .:/kit
 """
-SERVER_MORE = """
-    ports: ["$port:$port"]"""
-SILO_MORE = """
+COMPOSE_SERVER = (
+    COMPOSE
+    + """\
+    ports: ["$port:$port"]
+"""
+)
+COMPOSE_SILO = (
+    COMPOSE
+    + """\
       - $${DATA:?the data}:/data:ro
-    environment: {DATA: /data}"""
+    environment: {DATA: /data}
+"""
+)
 
 NGINX = """\
 # Only what SuperNodes use is let through: who submits runs does so on the SuperLink's own machine.

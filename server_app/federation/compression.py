@@ -6,14 +6,11 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
-from server_app.federation.reduction import Reduction
+from server_app.federation.layout import ARRAYS, Layout
 from server_app.federation.validation import InvalidAnswerError, decode
 from task.compression.base import MalformedError
 from task.packing import Packing
 from task.wire import config
-
-_MODEL = "arrays"
-"""The record of a model, or of a compressed update in its place."""
 
 
 class Unpacker:
@@ -44,7 +41,7 @@ class Unpacker:
         updates: bool,
     ) -> None:
         self._packing = packing
-        self._like = Reduction(arrays, 1)
+        self._like = Layout(arrays)
         self._number = number
         self._clip = clip
         self._start = None if updates else self._like.vector()
@@ -57,7 +54,7 @@ class Unpacker:
         InvalidAnswerError
             If it cannot be read.
         """
-        arrays = content.get(_MODEL)
+        arrays = content.get(ARRAYS)
         if not isinstance(arrays, ArrayRecord):
             return
         packet = {name: decode(array, name) for name, array in arrays.items()}
@@ -66,7 +63,7 @@ class Unpacker:
         except MalformedError as error:
             raise InvalidAnswerError(f"its compressed update {error}") from None
         values = update if self._start is None else self._start + update
-        content[_MODEL] = self._like.arrays_of(values)
+        content[ARRAYS] = self._like.arrays_of(values)
 
 
 def pack_models(packing: Packing, messages: Iterable[Message]) -> None:
@@ -75,7 +72,7 @@ def pack_models(packing: Packing, messages: Iterable[Message]) -> None:
     kept = []
     contents = {id(message.content): message.content for message in messages}
     for content in contents.values():
-        arrays = content.get(_MODEL)
+        arrays = content.get(ARRAYS)
         if not isinstance(arrays, ArrayRecord):
             continue
         if id(arrays) not in known:
@@ -83,4 +80,4 @@ def pack_models(packing: Packing, messages: Iterable[Message]) -> None:
             known[id(arrays)] = packing.pack_model(arrays, number)
             # Alive, so that no other gets its id.
             kept.append(arrays)
-        content[_MODEL] = known[id(arrays)]
+        content[ARRAYS] = known[id(arrays)]

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 
-from server_app.federation.grid import CLIENT_FAILED, ClientGrid
+from server_app.federation.grid import ClientGrid, failure
 from server_app.federation.roster import Roster
 
 
@@ -72,7 +72,7 @@ class Flow:
                 deadline = time.monotonic() + timeout
                 self._given[number] = Given(member.node, message, deadline)
             else:
-                self._unsent.append(_failure(message, "its message could not be sent"))
+                self._unsent.append(failure(message, "its message could not be sent"))
 
     def take(self, *, wait: bool = True) -> list[Message]:
         """Return answers that nobody was given before, and why others will not come.
@@ -108,8 +108,4 @@ class Flow:
         return self._forget(late, "no answer in time")
 
     def _forget(self, numbers: Iterable[str], reason: str) -> list[Message]:
-        return [_failure(self._given.pop(number).asked, reason) for number in numbers]
-
-
-def _failure(asked: Message, reason: str) -> Message:
-    return Message(Error(CLIENT_FAILED, reason), reply_to=asked)
+        return [failure(self._given.pop(number).asked, reason) for number in numbers]

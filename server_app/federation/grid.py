@@ -241,9 +241,14 @@ def _single(replies: Iterable[Message]) -> dict[int, Message | None]:
     return single
 
 
+def failure(asked: Message, reason: str) -> Message:
+    """Return the answer of a client that gave none, and why."""
+    return Message(Error(CLIENT_FAILED, reason), reply_to=asked)
+
+
 def _answer(asked: Message, answer: RecordDict | str) -> Message:
     if isinstance(answer, str):
-        return Message(Error(CLIENT_FAILED, answer), reply_to=asked)
+        return failure(asked, answer)
     return Message(answer, reply_to=asked)
 
 

@@ -24,11 +24,16 @@ class Layout:
     ----------
     arrays : ArrayRecord
         The global model.
+
+    Attributes
+    ----------
+    size : int
+        Its values, p.
     """
 
     def __init__(self, arrays: ArrayRecord) -> None:
         self._like = {key: values_of(array) for key, array in arrays.items()}
-        self._size = sum(value.size for value in self._like.values())
+        self.size = sum(value.size for value in self._like.values())
 
     def vector(self) -> Tensor:
         """Return the global model, shape (p,)."""
@@ -37,7 +42,7 @@ class Layout:
     def updates(self, replies: Sequence[Message]) -> Tensor:
         """Return what valid answers changed of the global model, shape (clients, p)."""
         start = self.vector()
-        stacked = torch.empty(len(replies), self._size, dtype=start.dtype)
+        stacked = torch.empty(len(replies), self.size, dtype=start.dtype)
         for row, reply in zip(stacked, replies, strict=True):
             arrays = reply.content[ARRAYS]
             assert isinstance(arrays, ArrayRecord)

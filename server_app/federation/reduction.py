@@ -86,7 +86,7 @@ class Reduction(Layout):
         self, asked: Message, valid: Sequence[Message], totals: Sequence[NodeTotal]
     ) -> Message:
         """Return one answer: the weighted mean of all models and metrics, and the whole weight."""
-        weight = sum(_weight(reply.content) for reply in valid)
+        weight = sum(weight_of(reply.content) for reply in valid)
         mean = self._sum(valid, totals).total / weight
         if self._updates:
             mean = self.vector() + mean
@@ -96,12 +96,12 @@ class Reduction(Layout):
         return Message(told, reply_to=asked)
 
     def _sum(self, valid: Sequence[Message], totals: Sequence[NodeTotal]) -> WeightedSum:
-        total = WeightedSum(self._size, self.unit)
+        total = WeightedSum(self.size, self.unit)
         for node in totals:
             total.merge(values_of(node.arrays["total"]))
         for reply in valid:
             for arrays in records(reply.content, ArrayRecord):
-                total.add(flat(arrays.values()), _weight(reply.content))
+                total.add(flat(arrays.values()), weight_of(reply.content))
         return total
 
     def _check(self, total: NodeTotal, failed: dict[str, str]) -> None:
@@ -110,7 +110,7 @@ class Reduction(Layout):
         if list(total.arrays) != ["total"]:
             raise InvalidAnswerError("its node's sum has other parameters than the global model")
         values = decode(total.arrays["total"], "total")
-        if values.shape != (self._size,) or values.dtype != np.float64:
+        if values.shape != (self.size,) or values.dtype != np.float64:
             raise InvalidAnswerError("its node's sum does not fit the global model")
         if not np.isfinite(values.sum()):
             raise InvalidAnswerError("its node's sum holds NaN or infinity")
@@ -118,6 +118,7 @@ class Reduction(Layout):
             raise InvalidAnswerError("its node's sum is larger than any sum of models")
 
 
-def _weight(content: RecordDict) -> int:
+def weight_of(content: RecordDict) -> int:
+    """Return what a valid answer counts."""
     (metrics,) = records(content, MetricRecord)
     return int(metrics[WEIGHT])  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ class SecureTraining(Training):
 
     def _hides(self, arrays: ArrayRecord) -> Check:
         """Return what refuses an answer that says something else than an update of the model."""
-        size = len(Layout(arrays).vector())
+        size = Layout(arrays).size
 
         def check(content: RecordDict) -> None:
             self._account.check_hidden(content)

@@ -17,10 +17,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from conf.errors import FedproofError
 from server_app.samplers._buffered import Buffered, Flush
 from server_app.samplers._live import Live
-from server_app.strategies._moving import Answers, Around, Moving, Vector, arrays_of, vector_of
+from server_app.strategies._moving import Answers, Moving, Vector, arrays_of, vector_of
 from task.options import real
 
 
@@ -40,23 +39,6 @@ class FedBuff(Moving):
         self._flush: Flush | None = None
         self._ages: dict[int, int] = {}
         self._done = 0
-
-    def acquaint(self, around: Around) -> None:
-        """Refuse what takes clients' answers for changes of the present model.
-
-        Raises
-        ------
-        FedproofError
-            If the run has any of it.
-        """
-        super().acquaint(around)
-        for group in ("compression", "defence", "attack", "personalization"):
-            chosen = getattr(around.settings, group).name
-            if chosen != "none":
-                raise FedproofError(
-                    f"{group}={chosen} goes by how a client changed this round's model, and "
-                    "strategy=fedbuff has clients change older ones: leave one of them out."
-                )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -36,8 +36,7 @@ class FedNova(Moving):
 
     def check(self, content: RecordDict, rows: int) -> None:
         """Refuse more steps than the client's rows allow: they would scale everybody's update."""
-        train = self.around.settings.train
-        most = train.steps or train.epochs * -(-rows // train.batch_size)
+        most = self.around.settings.train.steps_on(rows)
         steps = records(content, MetricRecord)[0].get("steps")
         if type(steps) is not int or not 1 <= steps <= most:
             raise InvalidAnswerError(f"it claims {steps} local steps; its rows allow {most}")

@@ -43,10 +43,17 @@ def build(settings: Settings) -> ClientUpdate:
     Raises
     ------
     FedproofError
-        For a clock that the engine has not, rounds that can never be full, or a way of sampling
-        that its schedule knows nothing of.
+        For a clock that the engine has not, rounds that can never be full, a way of sampling
+        that its schedule knows nothing of, or what takes answers for changes of the present model.
     """
     is_live(settings)
+    for group in ("compression", "defence", "attack", "personalization"):
+        chosen = getattr(settings, group).name
+        if chosen != "none":
+            raise FedproofError(
+                f"{group}={chosen} goes by how a client changed this round's model, and "
+                "strategy=fedbuff has clients change older ones: leave one of them out."
+            )
     buffer = whole(settings.strategy.options, "strategy.buffer", 1)
     least = settings.federation.min_clients
     if least > buffer:

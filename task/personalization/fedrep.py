@@ -9,7 +9,7 @@ from conf.schema import Settings
 from task.client_update.base import ClientUpdate, Update, Work
 from task.options import whole
 from task.personalization._layers import frozen
-from task.personalization.base import Personalization, remember
+from task.personalization.base import Personalization
 from task.personalization.fedper import FedPer
 from task.seeding import derive
 from task.training import Memory
@@ -43,9 +43,7 @@ class FedRep(FedPer):
             with frozen(module, body):
                 replace(work, config=config, seed=seed, proximal_mu=0.0, kept={}).fit()
         with frozen(module, head):
-            update = inner.run(work)
-        state = module.state_dict()
-        return update, remember({key: state[key] for key in head})
+            return super().train(inner, work)
 
 
 def build(settings: Settings) -> Personalization:
