@@ -8,13 +8,12 @@ are not asked for stay.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from benchmarks.runs import ROOT, run, write_results
+from benchmarks.runs import read_results, run, write_results
 
 ROUNDS = 30
 SEEDS = (1, 2, 3)
@@ -62,8 +61,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def main(cases: Sequence[str]) -> None:
     """Run and print."""
-    path = ROOT / "benchmarks" / "results" / "compression.json"
-    results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    results = read_results("compression")
     for name in cases:
         results[name] = measured(name)
         write_results("compression", {c: results[c] for c in CASES if c in results})

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import ROOT, run, write_results
+from benchmarks.runs import ROOT, read_results, run, write_results
 from conf.compose import quote
 from server_app.evidence.events import Event, watching
 
@@ -101,9 +100,8 @@ def main(words: Sequence[str]) -> None:
     partitions = [name for name in PUBLISHED if name in words] or list(PUBLISHED)
     known = list(PUBLISHED["dirichlet"])
     strategies = [name for name in known if name in words] or known
-    path = ROOT / "benchmarks" / "results" / f"{RESULTS}.json"
     # What other commands measured stays.
-    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    results = read_results(RESULTS)
     with unpacked() as root:
         for partition, strategy in itertools.product(partitions, strategies):
             measure(root, partition, strategy, told, results)

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.soak import answering
 from server_app.engines.superlink import program
 from server_app.evidence import files
+from tests.conftest import run_nodes
 from tests.flower import ROOT, wait_for
 from tests.outage import four_hospitals, rounds_of
 
@@ -25,10 +26,10 @@ def hospitals(tmp_path_factory):
         yield federation
 
 
-@pytest.fixture
-def undisturbed(federate):
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
     """The model of the same rounds when nothing happens."""
-    return federate(f"rounds={ROUNDS}").model
+    return run_nodes(tmp_path_factory.mktemp("undisturbed"), f"rounds={ROUNDS}").model
 
 
 def rounds_done(directory, count):
@@ -41,6 +42,12 @@ def finished(process, directory):
     assert process.returncode == 0, said
     assert len(rounds_of(directory)) == ROUNDS
     return rounds_of(directory)
+
+
+def at_work(hospitals, name):
+    """Return whether a SuperNode has got a message that it has not answered."""
+    said = hospitals.log(name)
+    return said.rfind("Received successfully") > said.rfind("Sent successfully")
 
 
 def model(directory: Path) -> bytes:
@@ -96,7 +103,9 @@ def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
     workers = answering(hospitals.nodes["va"].pid)
     for process in workers:
         process.suspend()
-    time.sleep(3)
+    time.sleep(1)  # What was answered by then has left.
+    wait_for(lambda: at_work(hospitals, "va"), 60)
+    time.sleep(2)  # Handed to the process by then.
     for process in workers:
         process.kill()
     lines = finished(run, tmp_path)

@@ -14,7 +14,7 @@ from benchmarks.data import hospitals
 from server_app.deploy import command
 from server_app.deploy.check import Check
 from server_app.deploy.keys import make_authority, make_node_key, make_server, pem, secret
-from server_app.engines.superlink import program, quiet_environment
+from server_app.engines.superlink import free_port, program, quiet_environment
 from server_app.evidence import files
 from task.audit import AuditLog
 from task.privacy.ledger import Ledger
@@ -108,7 +108,7 @@ def node(address, folder, *options, within=(), clock=()):
         [
             *within, *clock, program("flower-supernode"), "--superlink", address, *options,
             "--max-retries", "0", "--max-wait-time", "1", "--isolation", "process",
-            "--port", str(_free()),
+            "--port", str(free_port(None)),
         ],
         env=quiet_environment() | {"FLWR_HOME": str(folder)}, text=True, timeout=60, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -127,12 +127,6 @@ def test_a_silo_whose_clock_is_off(tmp_path, silos, off):
     told = ("--root-certificates", str(kit / "ca.crt"), *mine)
     said = node(silos.address, tmp_path, *told, within=elsewhere, clock=clock)
     assert "terminated" in said
-
-
-def _free():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_strangers_do_not_get_in(tmp_path, silos):

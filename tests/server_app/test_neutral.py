@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 
 from conf.compose import CONFIG_DIR
 from server_app.evidence import files
+from tests.conftest import Ran, run_nodes
 
 SHORT = ("train.steps=5", "evaluate_every=9")
 HOSPITALS = (*SHORT, "model.hidden=[4]")
@@ -54,6 +56,12 @@ WITHOUT = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
+    """FedAvg with some settings, run once for all who ask for the same."""
+    return cache(lambda *told: run_nodes(tmp_path_factory.mktemp("plain"), *told))
+
+
 def test_no_strategy_is_forgotten() -> None:
     tree = {path.stem for path in (CONFIG_DIR / "strategy").glob("*.yaml")}
     assert {name for _, name, _ in EXACT} | set(CLOSE) | set(WITHOUT) == tree
@@ -61,25 +69,32 @@ def test_no_strategy_is_forgotten() -> None:
 
 @pytest.mark.parametrize(("rounds", "name", "told"), EXACT)
 def test_it_is_fedavg_to_the_last_bit(
-    rounds: int, name: str, told: tuple[str, ...], federate: Callable[..., Any]
+    rounds: int,
+    name: str,
+    told: tuple[str, ...],
+    federate: Callable[..., Any],
+    plain: Callable[..., Ran],
 ) -> None:
     settings = (*HOSPITALS, f"rounds={rounds}")
     ran = federate(*settings, f"strategy={name}", *told)
-    assert ran.model == federate(*settings).model
+    assert ran.model == plain(*settings).model
 
 
 @pytest.mark.parametrize("name", CLOSE)
-def test_it_is_fedavg_but_for_rounding(name: str, federate: Callable[..., Any]) -> None:
-    def model(*told: str) -> Any:
-        state = load_file(federate(*ALIKE, *told).directory / files.MODEL)
+def test_it_is_fedavg_but_for_rounding(
+    name: str, federate: Callable[..., Any], plain: Callable[..., Ran]
+) -> None:
+    def values(ran: Ran) -> Any:
+        state = load_file(ran.directory / files.MODEL)
         return np.concatenate([state[key].reshape(-1) for key in sorted(state)])
 
-    plain = model()
-    assert model(f"strategy={name}", *CLOSE[name]) == pytest.approx(plain, abs=2e-6)
-    assert np.abs(plain - model("train.lr=1e-30")).max() > 1e-2
+    mean = values(plain(*ALIKE))
+    ran = federate(*ALIKE, f"strategy={name}", *CLOSE[name])
+    assert values(ran) == pytest.approx(mean, abs=2e-6)
+    assert np.abs(mean - values(plain(*ALIKE, "train.lr=1e-30"))).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", WITHOUT)
-def test_others_are_not(name: str, federate: Callable[..., Any]) -> None:
+def test_others_are_not(name: str, federate: Callable[..., Any], plain: Callable[..., Ran]) -> None:
     ran = federate(*HOSPITALS, "rounds=1", f"strategy={name}")
-    assert ran.model != federate(*HOSPITALS, "rounds=1").model
+    assert ran.model != plain(*HOSPITALS, "rounds=1").model

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from conf.errors import FedproofError
-from conf.schema import FederationConfig
-from server_app.federation.roster import Roster
 from task.wire import Cohort
 from tests.conftest import Ran, run_nodes
 from tests.server_app.hostile.lies import LIAR, SHORT, UGLY, edited, silent, with_header
@@ -105,35 +103,3 @@ def test_nobody_can_tell_whose_a_client_is_that_two_nodes_claim(
     claim = with_header(clients=["hungary"])
     with pytest.raises(FedproofError, match="'hungary' is served by two nodes, 101 and 103"):
         federate(*SHORT, nodes=4, tamper=edited("query", claim))
-
-
-class Joining:
-    """A Grid of nodes that each claim one client; some come later, some leave."""
-
-    def __init__(self) -> None:
-        self.claims = {1: "va", 2: "hungary"}
-
-    def get_node_ids(self) -> list[int]:
-        return list(self.claims)
-
-    def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
-        replies = []
-        for message in messages:
-            node = message.metadata.dst_node_id
-            header = {"clients": [self.claims[node]], "train": [9], "test": [9], "describes": {}}
-            message.metadata.__dict__["_message_id"] = str(node)
-            replies.append(Message(Cohort(header=header).pack(), reply_to=message))
-        return replies
-
-
-def test_a_node_that_comes_later_takes_no_client_away() -> None:
-    grid, roster = Joining(), Roster(FederationConfig(), {})
-    roster.gather(grid)  # type: ignore[arg-type]
-    grid.claims[3] = "va"
-    roster.refresh(grid)  # type: ignore[arg-type]
-    assert roster.members["va"].node == 1
-    assert roster.refused == {3: "client 'va' is already served by another node"}
-    # It is asked again: the other one may have gone without a word.
-    del grid.claims[1]
-    roster.refresh(grid)  # type: ignore[arg-type]
-    assert roster.members["va"].node == 3 and set(roster.members) == {"va", "hungary"}

@@ -33,6 +33,11 @@ from tests.server_app.hostile.lies import (
 OTHERS = ["cleveland", "hungary", "switzerland"]
 
 
+def ugly(cohort: Cohort) -> Cohort:
+    """Fail with a text that is meant to do harm where it is shown."""
+    return Cohort(errors={LIAR: UGLY}, header=cohort.header)
+
+
 @pytest.fixture(scope="module")
 def without(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A run in which the liar says nothing when it is asked to train."""
@@ -69,7 +74,7 @@ NODES: dict[str, tuple[Callable[[Cohort], Cohort], str]] = {
     "other settings": (with_header(config="0" * 64), "other config"),
     "other code": (with_header(code=None), "other code"),
     "a refusal of megabytes": (with_header(refused=UGLY), "script"),
-    "errors of megabytes": (lambda _: Cohort(errors={LIAR: UGLY}, header=_.header), "script"),
+    "errors of megabytes": (ugly, "script"),
     "errors of another kind": (
         lambda _: Cohort(errors={LIAR: {"a": [1]}}, header=_.header), "{'a': [1]}"
     ),
@@ -86,13 +91,7 @@ def test_what_a_node_answers(name: str, federate: Callable[..., Ran], without: R
 
 
 def test_a_sum_that_no_models_have_does_not_end_the_run(federate: Callable[..., Ran]) -> None:
-    def tamper(reply: Message) -> Message:
-        if (reply.metadata.message_type, reply.metadata.src_node_id) != ("train", 101):
-            return reply
-        cohort = Cohort.unpack(reply.content)
-        reply.content = total_of_nobody(np.full(273, 1e300))(cohort).pack()
-        return reply
-
+    tamper = edited("train", total_of_nobody(np.full(273, 1e300)), 101)
     (line,) = federate(*SHORT, nodes=2, tamper=tamper).rounds
     assert set(line["failed"]) == {"hungary", "va"}
     assert "larger than any sum of models" in line["failed"]["va"]
@@ -121,7 +120,6 @@ def test_answers_for_others_and_fields_that_nobody_asked_for_change_nothing(
 def test_what_a_client_says_is_shown_and_not_obeyed(
     federate: Callable[..., Ran], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ugly = lambda _: Cohort(errors={LIAR: UGLY}, header=_.header)  # noqa: E731
     ran = federate(*SHORT, nodes=4, tamper=edited("train", ugly))
     with Progress(ran.directory) as show:
         show({"event": "start", "metric": "accuracy", **ran.run_facts, "refused": ["[/red]"]})
@@ -178,12 +176,7 @@ def test_updates_whose_norm_the_server_has_to_know(name: str, federate: Callable
 def test_a_sum_of_clipped_updates_is_no_longer_than_they_can_be(
     federate: Callable[..., Ran],
 ) -> None:
-    def tamper(reply: Message) -> Message:
-        if (reply.metadata.message_type, reply.metadata.src_node_id) == ("train", 101):
-            cohort = Cohort.unpack(reply.content)
-            reply.content = total_of_nobody(np.full(273, 10.0))(cohort).pack()
-        return reply
-
+    tamper = edited("train", total_of_nobody(np.full(273, 10.0)), 101)
     (line,) = federate(*CENTRAL, nodes=2, tamper=tamper).rounds
     assert set(line["failed"]) == {"hungary", "va"}
     assert "longer than the clip allows" in line["failed"]["va"]
@@ -191,7 +184,6 @@ def test_a_sum_of_clipped_updates_is_no_longer_than_they_can_be(
 
 def test_json_is_all_that_is_recorded(federate: Callable[..., Ran]) -> None:
     """A line that quotes a client is one line of strict JSON still."""
-    ugly = lambda _: Cohort(errors={LIAR: UGLY}, header=_.header)  # noqa: E731
     ran = federate(*SHORT, nodes=4, tamper=edited("train", ugly))
     (text,) = (ran.directory / files.METRICS).read_text().splitlines()
     json.loads(text, parse_constant=pytest.fail)

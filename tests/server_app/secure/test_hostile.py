@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from server_app import checkpoint
 from task.wire import Cohort
+from tests.conftest import Ran, run_nodes
 from tests.server_app.hostile.lies import UGLY, lied
 from tests.server_app.secure.runs import SHORT
 
@@ -239,12 +240,17 @@ OPENED: dict[str, Lie] = {
 }
 
 
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    pytest.importorskip("tenseal")
+    return run_nodes(tmp_path_factory.mktemp("honest"), *HE, nodes=4)
+
+
 @pytest.mark.parametrize("name", OPENED)
 def test_a_client_alone_does_not_say_what_a_sum_holds(
-    name: str, federate: Callable[..., Any]
+    name: str, federate: Callable[..., Any], honest: Ran
 ) -> None:
     """Whoever of the cohort lies first: two must agree."""
-    pytest.importorskip("tenseal")
     done: list[bool] = []
 
     def tamper(reply: Message) -> Message:
@@ -258,7 +264,6 @@ def test_a_client_alone_does_not_say_what_a_sum_holds(
 
     run = federate(*HE, nodes=4, tamper=tamper)
     assert done and run.rounds[1]["secure"]["sums"] == [4]
-    honest = federate(*HE, nodes=4)
     lost = run.rounds[0]["secure"]["sums"] == []
     assert lost or run.rounds[0]["train"] == honest.rounds[0]["train"]
     if lost:

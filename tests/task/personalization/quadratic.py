@@ -32,10 +32,9 @@ def work(config, kept=None, values=START):
 
 
 def trained(*overrides, kept=None):
-    """Train one round; return the update, and the model as it is left."""
+    """Train one round; return the update."""
     config = settings(*overrides)
-    mine = work(config, kept)
-    return personalization_of(config).wrap(ClientUpdate()).run(mine), mine.model
+    return personalization_of(config).wrap(ClientUpdate()).run(work(config, kept))
 
 
 def own(update):

@@ -11,7 +11,7 @@ V = torch.tensor([-0.5, 0.8, 0.4])
 
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_one_step(adaptive):
-    update, _ = trained(
+    update = trained(
         "personalization=apfl", f"personalization.adaptive={adaptive}", "train.steps=1",
         kept=kept(V, alpha=torch.tensor(0.4)),
     )  # fmt: skip
@@ -38,5 +38,5 @@ def test_the_mixture_is_used():
 
 def test_alpha_stays_a_share():
     far = kept(torch.tensor([40.0, -40.0, 30.0]), alpha=torch.tensor(0.9))
-    update, _ = trained("personalization=apfl", "train.steps=1", kept=far)
+    update = trained("personalization=apfl", "train.steps=1", kept=far)
     assert float(update.trained.memory["own/alpha"]) == 0.0
