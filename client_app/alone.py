@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from client_app.answering import excused, reply
+from client_app.gate import note
 from client_app.node import Learner, Node, node_of
 from client_app.site import Site
 from conf.errors import FedproofError
@@ -56,6 +57,7 @@ def _require_allowed(node: Node) -> None:
 
 def _compare(learner: Learner, client: str, told: RecordDict) -> RecordDict:
     data, settings = learner.data(client), learner.settings
+    note(client, len(data.test))
     rounds = int(str(config(told, "config")["rounds"]))
     if not len(data.train) or not len(data.test):
         raise FedproofError(f"client '{client}' has no training rows, or no held-out rows.")
@@ -65,8 +67,8 @@ def _compare(learner: Learner, client: str, told: RecordDict) -> RecordDict:
     model = learner.load(told["start"])
     start = model.values().clone()
     curve, steps = train_alone(learner, model, client, data, rounds)
-    local = evaluate(model.module, data.test, learner.objective)
-    told_curve = [m[settings.task.metric] for m in curve if settings.task.metric in m]
+    local, metric = curve[-1], settings.task.metric
+    told_curve = [each.metrics[metric] for each in curve if metric in each.metrics]
     facts: dict[str, Any] = {
         "steps": steps,
         "alignment": _cosine(model.values() - start, after - start),
@@ -80,20 +82,21 @@ def _compare(learner: Learner, client: str, told: RecordDict) -> RecordDict:
 
 def train_alone(
     learner: Learner, model: FlatModel, client: str, data: ClientData, rounds: int
-) -> tuple[list[dict[str, float]], int]:
-    """Train a loaded model in place for some rounds; return held-out metrics by round, and steps.
+) -> tuple[list[Evaluated], int]:
+    """Train a loaded model in place for some rounds; return how it did after each, and steps.
 
     Seeds and optimiser are those of a federation of one: it would end with the same model.
     """
     settings, objective = learner.settings, learner.objective
     memory: Memory = {}
-    curve, steps = [], 0
+    curve: list[Evaluated] = []
+    steps = 0
     for number in range(1, rounds + 1):
         seed = derive(settings.seed, "train", number, client)
         kept = memory if settings.train.keep_optimizer else None
         trained = train(model, data.train, objective, settings.train, seed=seed, memory=kept)
         memory, steps = trained.memory, steps + trained.steps
-        curve.append(evaluate(model.module, data.test, objective).metrics)
+        curve.append(evaluate(model.module, data.test, objective))
     if not model.values().norm().isfinite():
         raise FedproofError("training alone ended in NaN or infinity: lower train.lr.")
     return curve, steps

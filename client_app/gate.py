@@ -126,7 +126,8 @@ class Gate:
         for client, part in answer.parts.items():
             if clear:
                 _require_evaluation(rules, client, part, receipt)
-        parts = {client: _allowed(rules, part) for client, part in answer.parts.items()}
+        metric = self._site.settings.task.metric
+        parts = {client: _allowed(rules, part, metric) for client, part in answer.parts.items()}
         return replace(answer, parts=parts)
 
     def release(self, content: RecordDict) -> None:
@@ -148,11 +149,12 @@ def _require_evaluation(rules: Rules, client: str, part: RecordDict, receipt: Re
     least, rows = rules.metrics.min_rows, receipt.rows.get(client, 0)
     if rows < least:
         raise RefusedError("metrics.min_rows", f"'{client}' has {rows} held-out rows of {least}")
-    if "statistics" in part and not rules.metrics.sums:
+    if any(key.endswith("statistics") for key in part) and not rules.metrics.sums:
         raise RefusedError("metrics.sums", "the evaluation's sums are in the clear")
 
 
-def _allowed(rules: Rules, part: RecordDict) -> RecordDict:
+def _allowed(rules: Rules, part: RecordDict, metric: str) -> RecordDict:
+    """Return a client's answer without metrics that must stay; its curve is of `metric`."""
     allowed = {*rules.metrics.allowed, *_COUNTS}
     if ANY in allowed:
         return part
@@ -161,11 +163,15 @@ def _allowed(rules: Rules, part: RecordDict) -> RecordDict:
         left[key] = record
         if isinstance(record, MetricRecord):
             left[key] = MetricRecord({k: v for k, v in record.items() if k in allowed})
+        elif isinstance(record, ConfigRecord) and "curve" in record and metric not in allowed:
+            left[key] = ConfigRecord({**record, "curve": []})
     return left
 
 
 def round_of(cohort: Cohort) -> tuple[str, int | None]:
     """Return the run's name for itself and the round that a message speaks of.
+
+    Where clients are to train alone, it is the last one.
 
     Raises
     ------
@@ -176,10 +182,11 @@ def round_of(cohort: Cohort) -> tuple[str, int | None]:
     try:
         run = "" if lineage is None else str(lineage[0][0])[:64]
         rounds = {
-            int(str(record["server-round"]))
+            int(str(record[key]))
             for part in cohort.parts.values()
             for record in part.values()
-            if isinstance(record, ConfigRecord) and "server-round" in record
+            for key in ("server-round", "rounds")
+            if isinstance(record, ConfigRecord) and key in record
         }
     except (TypeError, ValueError, LookupError):
         raise WireError("it does not say of which run and round it is") from None

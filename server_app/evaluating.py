@@ -26,6 +26,7 @@ from server_app.federation.validation import (
 from task.evaluation import add, plausible, pooled
 from task.metric_names import CLUSTER, GLOBAL
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
+from task.worth.fairness import worst_tenth
 
 Rows = list[dict[str, Any]]
 Shape = tuple[tuple[str, int], ...]
@@ -115,13 +116,13 @@ def mean_of(rows: Rows) -> dict[str, float]:
 
 
 def worst_decile(rows: Rows) -> dict[str, float]:
-    """Return each metric's mean over the worst tenth of the clients, rounded up."""
-    worst = {}
-    for key, values in _columns(rows).items():
-        lower = key.removeprefix(GLOBAL) in LOWER_IS_BETTER
-        ordered = sorted(values, reverse=lower)
-        worst[key] = float(np.mean(ordered[: -(-len(ordered) // 10)]))
-    return worst
+    """Return each metric's mean over the worst tenth of the clients."""
+    return {
+        key: worst_tenth(
+            np.array(values), lower_is_better=key.removeprefix(GLOBAL) in LOWER_IS_BETTER
+        )
+        for key, values in _columns(rows).items()
+    }
 
 
 def _columns(rows: Rows) -> dict[str, list[float]]:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from conf.compose import CONFIG_DIR, CONFIG_NAME, compose, normalize, quote
 from conf.errors import FedproofError
+from conf.schema import Engine, Settings
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -81,8 +82,19 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     plain = _recall(plain)
     multirun = bool({"-m", "--multirun"} & set(flags))
     for run in _sweep(plain) if multirun else [tuple(plain)]:
-        compose(tuple(o for o in run if not o.lstrip("+~").startswith(("hydra.", "hydra/"))))
+        told = tuple(o for o in run if not o.lstrip("+~").startswith(("hydra.", "hydra/")))
+        _require_data(compose(told))
     return [*flags, *plain]
+
+
+def _require_data(settings: Settings) -> None:
+    """Refuse a run on this machine whose data are not there, nor are to be downloaded."""
+    task = settings.task
+    if settings.federation.engine is Engine.remote or not task.path or task.options.get("download"):
+        return
+    path = Path(task.path).expanduser()
+    if not path.exists():
+        raise FedproofError(f"task.path={path} does not exist: check the path of the data.")
 
 
 def _recall(overrides: Sequence[str]) -> list[str]:

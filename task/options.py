@@ -15,22 +15,40 @@ INFINITY = float("inf")
 
 
 def real(
-    options: Mapping[str, Any], where: str, *, positive: bool = False, below: float = INFINITY
+    options: Mapping[str, Any],
+    where: str,
+    *,
+    positive: bool = False,
+    below: float = INFINITY,
+    most: float | None = None,
 ) -> float:
-    """Return the option ``group.name``, a number from 0 up to but not including `below`.
+    """Return the option ``group.name``, a number from 0 on.
+
+    Parameters
+    ----------
+    options : mapping
+        Of the group.
+    where : str
+        ``group.name``.
+    positive : bool
+        Whether zero is refused, too.
+    below, most : float
+        It must be less than the one, or no more than the other.
 
     Raises
     ------
     FedproofError
-        If it is null or outside; with `positive`, if it is zero.
+        If it is null or outside.
     """
     value = _option(options, where)
-    # Both comparisons are false for NaN.
-    if value is None or not (value > 0 if positive else value >= 0) or not value < below:
-        bounds = f"{'(' if positive else '['}0, {below:g})"
-        limits = bounds if below < INFINITY else "positive" if positive else "at least 0"
-        kind = f"lie in {limits}" if below < INFINITY else f"be {limits} and finite"
-        raise FedproofError(f"{where} must {kind}, got {value}.")
+    # All comparisons are false for NaN.
+    inside = value is not None and (value > 0 if positive else value >= 0)
+    if not (inside and (value < below if most is None else value <= most)):
+        left, right = "(" if positive else "[", ")" if most is None else "]"
+        limits = f"lie in {left}0, {below if most is None else most:g}{right}"
+        if most is None and below == INFINITY:
+            limits = f"be {'positive' if positive else 'at least 0'} and finite"
+        raise FedproofError(f"{where} must {limits}, got {value}.")
     return float(value)
 
 

@@ -18,17 +18,25 @@ pytestmark = pytest.mark.slow
 ROUNDS = 2
 # A SuperNode starts a process per message: few messages.
 SETTINGS = (f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}")
+COMPARED = ("compare=true", "seeds=2")
 SECURE_ROUNDS = int(os.environ.get("FEDPROOF_SECURE_ROUNDS", "1"))
 """One takes eight exchanges of some 20 s each where two cores serve all."""
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    """A run by engine local: the reference."""
+def compared(tmp_path_factory):
+    """Two seeds by engine local, each with its baselines."""
     directory = tmp_path_factory.mktemp("local")
-    done = fedproof(*SETTINGS, "federation.workers=1", f"hydra.run.dir={directory}")
+    told = (*SETTINGS, *COMPARED, "federation.workers=1")
+    done = fedproof(*told, f"hydra.run.dir={directory}")
     assert done.returncode == 0, done.stderr
     return directory
+
+
+@pytest.fixture(scope="module")
+def local(compared):
+    """A run by engine local: the reference. Baselines change nothing of it."""
+    return compared / "seed-42"
 
 
 def assert_same_run(directory: Path, reference: Path) -> None:
@@ -58,11 +66,25 @@ def on_supernodes(directory: Path, environment: dict[str, str], *told: str) -> s
     return done.stdout
 
 
-def test_four_supernodes_with_their_own_files(tmp_path, local, silos):
-    shown = on_supernodes(tmp_path, silos, *SETTINGS)
+def test_four_supernodes_with_their_own_files(tmp_path, compared, silos):
+    """They train the same model, and alone the same models, under each seed."""
+    shown = on_supernodes(tmp_path, silos, *SETTINGS, *COMPARED)
     assert "4 clients" in shown and f"round {ROUNDS}/{ROUNDS}" in shown
-    assert_same_run(tmp_path, local)
-    assert len(files.read_lines(tmp_path / files.METRICS)) == ROUNDS
+    assert "rows stay there, so no model trains on everybody's" in shown
+    for seed in ("seed-42", "seed-43"):
+        assert_same_run(tmp_path / seed, compared / seed)
+        assert len(files.read_lines(tmp_path / seed / files.METRICS)) == ROUNDS
+        mine, theirs = (files.read_json(d / seed / files.BASELINES) for d in (tmp_path, compared))
+        assert "likeness" in theirs and "likeness" not in mine
+        for client in theirs["clients"].values():
+            assert client.pop("central")
+        assert mine["clients"] == theirs["clients"] and not mine["failed"]
+    verdict, expected = (files.read_json(d / files.COMPARISON) for d in (tmp_path, compared))
+    for key in ("decision", "gain", "seeds", "alignment"):
+        assert verdict[key] == expected[key], key
+    assert verdict["central_over_federated"] is None and not verdict["centralise"]
+    page = (tmp_path / files.REPORT).read_text()
+    assert "trained on everybody&#39;s rows: they never left their clients" in page
 
 
 def test_secure_sums_of_supernodes_that_know_each_other(tmp_path, silos, federate):

@@ -87,7 +87,9 @@ class Baselines:
         lines = self._recorder.lines()
         start, steps = self._start(), self.federated_steps(lines)
         rounds = self.local_rounds(len(lines))
-        _announce(f"each client trains alone, rounds: {rounds}", self._settings)
+        remote = self._settings.federation.engine is Engine.remote
+        why = "; rows stay there, so no model trains on everybody's" if remote else ""
+        _announce(f"each client trains alone, rounds: {rounds}{why}", self._settings)
         clients, failed, seconds = self._alone(start, model, rounds)
         spent = {"federated": sum(line["seconds"] for line in lines), "local": seconds}
         facts: dict[str, Any] = {}
@@ -160,6 +162,12 @@ class Baselines:
                 failed[client] = str(error)
         if not clients:
             raise FedproofError(f"no client could train alone ({reasons(failed)}).")
+        metric = self._settings.task.metric
+        if not any(metric in c["federated"] and metric in c["local"] for c in clients.values()):
+            raise FedproofError(
+                f"no client tells its {metric}, by which to compare: give a task.metric that their "
+                "held-out rows define, and that the silos' policies let out."
+            )
         return clients, failed, round(time.monotonic() - started, 3)
 
     def _taken(self, client: str, answer: RecordDict) -> dict[str, Any]:

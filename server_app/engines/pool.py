@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections import deque
@@ -153,6 +154,8 @@ def _work(pipe: Connection, context: Context, app_dir: str) -> None:
 
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Refusals are answers, and the command tells them; a silo's node logs them, too.
+    logging.getLogger("client_app").setLevel(logging.ERROR)
     adopt_identity(context.run_id)
     client_app = load_app("client_app.app:app", RuntimeError, app_dir)
     assert isinstance(client_app, ClientApp)

@@ -139,7 +139,7 @@ class Progress:
 
     def _stage(self, stage: Mapping[str, Any]) -> None:
         """Say what is done after the last round."""
-        self._console.print(stage["text"])
+        self._console.print(stage["text"], soft_wrap=True)
 
     def _summary(self, summary: Mapping[str, Any]) -> None:
         self._bar.stop()

@@ -44,7 +44,7 @@ def page(files: RunFiles) -> str:
     headline, answer, notes = verdict_of(files)
     told = files.comparison
     sections = [
-        comparison_section(told) if told else None,
+        comparison_section(told, files) if told else None,
         curves_section(files),
         clients_section(files),
         heterogeneity_section(files),

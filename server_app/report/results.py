@@ -25,7 +25,7 @@ from server_app.report.parts import (
 Json = Mapping[str, Any]
 
 
-def comparison_section(told: Json) -> Section:
+def comparison_section(told: Json, files: RunFiles) -> Section:
     """Return what the verdict rests on."""
     rows = []
     for name, value in told["models"].items():
@@ -50,6 +50,10 @@ def comparison_section(told: Json) -> Section:
     paragraphs = ["Intervals are 95 % bootstrap intervals over seeds and clients."]
     if told["lower_is_better"]:
         paragraphs.append(f"{metric} improves downwards; gains are given as improvements.")
+    if "central" not in told["models"]:
+        remote = files.settings.get("federation", {}).get("engine") == "remote"
+        why = "they never left their clients" if remote else "baselines.centralised=false"
+        paragraphs.append(f"No model was trained on everybody's rows: {why}.")
     odd = [f"{c['client']}: {c['warning']}" for c in told["clients"] if c["warning"]]
     if odd:
         paragraphs.append(f"Look at {'. '.join(odd)}.")
@@ -233,7 +237,10 @@ def heterogeneity_section(files: RunFiles) -> Section | None:
 def _likeness(files: RunFiles, kind: str) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for seed in files.seeds:
-        told = seed.baselines["clients" if kind == "alignment" else "likeness"]
+        # Of clients on other machines nobody sees rows.
+        told = (
+            seed.baselines["clients"] if kind == "alignment" else seed.baselines.get("likeness", {})
+        )
         for client, values in told.items():
             if kind in values:
                 found.setdefault(client, []).append(values[kind])

@@ -24,7 +24,7 @@ class Availability(Sampler):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         options = settings.sampling.options
-        self._probability = real(options, "sampling.probability", positive=True, below=1 + 1e-9)
+        self._probability = real(options, "sampling.probability", positive=True, most=1)
         self._period = whole(options, "sampling.period", 1)
 
     def draw(

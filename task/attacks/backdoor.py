@@ -27,7 +27,7 @@ class Backdoor(Attack):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._target = whole(options, "attack.target", 0)
-        self._share = real(options, "attack.share", below=1.0 + 1e-9)
+        self._share = real(options, "attack.share", most=1)
         self._size = whole(options, "attack.size", 1)
         self._value = float(options["value"])
         self._boost = real(options, "attack.boost", positive=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from conf.errors import FedproofError
 from task.options import real
 
 
@@ -17,10 +16,7 @@ def share_of(options: Mapping[str, Any]) -> float:
     FedproofError
         If it does not lie in (0, 1].
     """
-    share = real(options, "compression.share", positive=True)
-    if share > 1:
-        raise FedproofError(f"compression.share must lie in (0, 1], got {share:g}.")
-    return share
+    return real(options, "compression.share", positive=True, most=1)
 
 
 def count_of(share: float, size: int) -> int:

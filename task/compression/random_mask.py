@@ -33,6 +33,7 @@ class RandomMask(Compressor):
     def __init__(self, share: float, feedback: bool) -> None:
         self._share = share
         self.feedback = feedback
+        self._mask: tuple[tuple[int, int], Tensor] | None = None
 
     def encode(
         self, update: Tensor, layout: Layout, memory: Memory, seed: int
@@ -52,9 +53,12 @@ class RandomMask(Compressor):
         return torch.zeros(size).index_copy_(0, places, values)
 
     def _places(self, size: int, seed: int) -> Tensor:
-        count = count_of(self._share, size)
-        drawn = np.random.default_rng(seed).choice(size, count, replace=False, shuffle=False)
-        return torch.from_numpy(drawn)
+        # What was encoded is decoded at once, to know what of it arrives: the last mask is kept.
+        if self._mask is None or self._mask[0] != (size, seed):
+            count = count_of(self._share, size)
+            drawn = np.random.default_rng(seed).choice(size, count, replace=False, shuffle=False)
+            self._mask = (size, seed), torch.from_numpy(drawn)
+        return self._mask[1]
 
 
 def build(options: Mapping[str, Any]) -> RandomMask:

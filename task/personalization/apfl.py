@@ -102,9 +102,7 @@ def build(settings: Settings) -> Personalization:
         If alpha is no share, or steps are not gradients times the learning rate.
     """
     options = settings.personalization.options
-    alpha = real(options, "personalization.alpha")
-    if alpha > 1:
-        raise FedproofError(f"personalization.alpha must lie in [0, 1], got {alpha:g}.")
+    alpha = real(options, "personalization.alpha", most=1)
     if settings.train.optimizer is not Optimizer.sgd or settings.train.weight_decay:
         raise FedproofError(
             "personalization=apfl takes steps of SGD: choose train.optimizer=sgd without "

@@ -29,6 +29,12 @@ class Interval:
         """Whether there is an interval."""
         return self.low is not None
 
+    def within(self, least: float, most: float) -> Interval:
+        """Return it without what lies outside of what the values can be."""
+        if self.low is None or self.high is None:
+            return self
+        return Interval(self.mean, max(self.low, least), min(self.high, most))
+
     def above(self, value: float) -> bool:
         """Tell whether all of the interval is above a value."""
         return self.low is not None and self.low > value
@@ -77,9 +83,9 @@ def interval(
 def level(values: Values) -> Interval:
     """Return the same for values that are not differences: rates stay between 0 and 1."""
     found = interval(values)
-    if found.low is None or found.high is None or np.nanmin(values) < 0 or np.nanmax(values) > 1:
+    if not found.known or np.nanmin(values) < 0 or np.nanmax(values) > 1:
         return found
-    return Interval(found.mean, max(found.low, 0.0), min(found.high, 1.0))
+    return found.within(0.0, 1.0)
 
 
 def _resampled(values: Values, rng: np.random.Generator) -> Values:

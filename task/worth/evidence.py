@@ -79,6 +79,12 @@ class Evidence:
         """Return how much better `of` is than `over`, whichever way the metric improves."""
         return over - of if self.lower_is_better else of - over
 
+    def interval(self, gains: Values, *, comparisons: int = 1, resolution: float = 0.0) -> Interval:
+        """Return the interval of some gains; those of rates stay between -1 and 1."""
+        found = interval(gains, comparisons=comparisons, resolution=resolution)
+        rates = not self.lower_is_better and float(np.nanmax(np.abs(gains), initial=0.0)) <= 1
+        return found.within(-1.0, 1.0) if rates else found
+
     def amount(self, value: float) -> str:
         """Return a difference in words."""
         if self.lower_is_better:
@@ -119,7 +125,7 @@ def _judge(evidence: Evidence, i: int, warnings: Mapping[str, str]) -> ClientVer
     name = evidence.clients[i]
     gains = evidence.gain(evidence.local, evidence.federated)
     finest = 0.0 if evidence.lower_is_better else 1 / max(float(evidence.test_rows[i]), 1.0)
-    gain = interval(gains[:, [i]], comparisons=len(evidence.clients), resolution=finest)
+    gain = evidence.interval(gains[:, [i]], comparisons=len(evidence.clients), resolution=finest)
     tiny = evidence.train_rows[i] < FEWEST_TRAIN or evidence.test_rows[i] < FEWEST_TEST
     unclear = tiny or not gain.known
     return ClientVerdict(

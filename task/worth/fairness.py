@@ -17,7 +17,7 @@ class Fairness:
     worst : float
         The lowest score.
     worst_decile : float
-        Mean of the lowest tenth of the scores, at least one (Li et al. 2020, q-FFL, table 1).
+        Mean of the worst tenth, see `worst_tenth`.
     variance : float
         Of the scores.
     gini : float or None
@@ -33,14 +33,23 @@ class Fairness:
 def fairness(scores: NDArray[np.float64]) -> Fairness:
     """Return the figures of some scores, at least one, of which higher is better."""
     ordered = np.sort(scores)
-    tenth = max(1, len(ordered) // 10)
     positive = ordered[0] > 0
     return Fairness(
         worst=float(ordered[0]),
-        worst_decile=float(ordered[:tenth].mean()),
+        worst_decile=worst_tenth(ordered),
         variance=float(ordered.var()),
         gini=gini(ordered) if positive else None,
     )
+
+
+def worst_tenth(scores: NDArray[np.float64], *, lower_is_better: bool = False) -> float:
+    """Return the mean of the worst tenth of the scores (Li et al. 2020, q-FFL, table 1).
+
+    Of n clients these are the worst ⌈n/10⌉: rounded up, so that it is a tenth at least, and of
+    nine clients still the worst one.
+    """
+    ordered = np.sort(scores)[:: -1 if lower_is_better else 1]
+    return float(ordered[: -(-len(ordered) // 10)].mean())
 
 
 def gini(values: NDArray[np.float64]) -> float:

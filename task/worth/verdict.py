@@ -8,7 +8,7 @@ from enum import Enum
 
 import numpy as np
 
-from task.worth.bootstrap import Interval, interval
+from task.worth.bootstrap import Interval
 from task.worth.evidence import ClientVerdict, Evidence, effect_of, judge_clients
 
 ALIKE = 0.05
@@ -59,12 +59,12 @@ class Verdict:
 
 def decide(evidence: Evidence) -> Verdict:
     """Apply the rules."""
-    gain = interval(evidence.gain(evidence.local, evidence.federated))
+    gain = evidence.interval(evidence.gain(evidence.local, evidence.federated))
     central = price = None
     if evidence.central is not None:
-        central = interval(evidence.gain(evidence.federated, evidence.central))
+        central = evidence.interval(evidence.gain(evidence.federated, evidence.central))
     if evidence.unprotected is not None:
-        price = interval(evidence.gain(evidence.federated, evidence.unprotected))
+        price = evidence.interval(evidence.gain(evidence.federated, evidence.unprotected))
     clients = judge_clients(evidence)
     decision = _decision(gain, evidence, clients)
     better = central is not None and effect_of(central, evidence.margin) == "gains"

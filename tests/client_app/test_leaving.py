@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 
 from tests.client_app.silo import CLIENT, OPEN, Silo, nothing_left
 
@@ -27,6 +28,30 @@ def test_metrics_leave_as_the_policy_says(tmp_path):
         silo = Silo(tmp_path / rule, policy)
         nothing_left(silo.ask("evaluate", parts={CLIENT: silo.part()}), silo)
         assert f"metrics.{rule}" in silo.last.reason
+
+
+def test_figures_of_training_alone_leave_as_the_policy_says(tmp_path):
+    def ask(change: str, rounds: int = 2):
+        silo = Silo(tmp_path / f"{rounds} {change}", OPEN.replace("allowed: [any], sums", change))
+        model, told = silo.model("compare=true"), ConfigRecord({"rounds": rounds})
+        part = RecordDict({"start": model, "federated": model, "config": told})
+        return silo, silo.ask("evaluate.alone", "compare=true", parts={CLIENT: part})
+
+    _, answer = ask("allowed: [accuracy], sums")
+    part = answer.parts[CLIENT]
+    for name in ("federated", "local"):
+        assert set(part[name]) == {"num-examples", "accuracy"}
+    assert len(part["facts"]["curve"]) == 2
+    assert part["facts"]["curve"][-1] == part["local"]["accuracy"]
+    _, answer = ask("allowed: [loss], sums")
+    assert answer.parts[CLIENT]["facts"]["curve"] == []
+    for rule, change, rounds in (
+        ("metrics.sums", "allowed: [any], min_rows: 1, sums: false} #", 2),
+        ("limits.rounds", "allowed: [any], sums", 10**9),
+    ):
+        silo, answer = ask(change, rounds)
+        nothing_left(answer, silo)
+        assert rule in silo.last.reason
 
 
 def test_what_cannot_be_logged_does_not_leave(silo, monkeypatch):

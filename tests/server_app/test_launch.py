@@ -40,8 +40,10 @@ REFUSED_BEFORE_STARTING = {
     "impossible": (["federation=remote"], "needs federation.superlink=NAME"),
     "out of range": (["train.lr=-1"], "train.lr must be positive"),
     "in a sweep": (["-m", "seed=1,2", "strategy=fedavg,fedsomething"], "no strategy named"),
+    "missing file": (["task=tabular", "task.path=none.csv", "task.target=ill"],
+                     "task.path=none.csv does not exist: check the path"),
     "no run": (["resume=/nowhere"], "resume=/nowhere is not a run directory"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED_BEFORE_STARTING)
@@ -58,7 +60,6 @@ def test_refused_before_anything_starts(case):
 )
 def test_bad_input_is_one_sentence_and_an_exit_code(case, tmp_path, table, busy_port):
     arguments, sentence = {
-        "missing file": (["task=tabular", "task.path=none.csv", "task.target=ill"], "is no file"),
         "no target": (
             ["task=tabular", f"task.path={table}", "task.target=sick", "partition=iid",
              "federation.clients=4"], "has no column 'sick': it has 'age', 'ill'",

@@ -9,6 +9,7 @@ from task.options import choice, real, whole
 def test_good_values_pass():
     assert real({"eta": 0.0}, "strategy.eta") == 0.0
     assert real({"beta": 0.5}, "strategy.beta", below=1) == 0.5
+    assert real({"share": 1.0}, "compression.share", positive=True, most=1) == 1.0
     assert whole({"k": 3}, "partition.k", 1) == 3
     assert choice({"split": "rows"}, "task.split", ("rows", "subjects")) == "rows"
 
@@ -22,6 +23,10 @@ def test_bad_reals_are_named(value):
 def test_bounds_are_named():
     with pytest.raises(FedproofError, match=r"must lie in \[0, 1\), got 1"):
         real({"beta": 1.0}, "strategy.beta", below=1)
+    with pytest.raises(FedproofError, match=r"must lie in \(0, 1\], got 1.01"):
+        real({"share": 1.01}, "compression.share", positive=True, most=1)
+    with pytest.raises(FedproofError, match=r"must lie in \[0, 1\], got nan"):
+        real({"alpha": math.nan}, "personalization.alpha", most=1)
     with pytest.raises(FedproofError, match=r"must be positive and finite, got 0"):
         real({"alpha": 0.0}, "partition.alpha", positive=True)
     with pytest.raises(FedproofError, match=r"must be at least 1, got None"):

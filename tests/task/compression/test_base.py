@@ -145,7 +145,7 @@ def test_what_has_feedback_contracts(name: str, values: list[float], seed: int) 
         ("int8", "block=0", "compression.block must be at least 1"),
         ("quantize", "bits=0", "compression.bits must be at least 1"),
         ("quantize", "bits=5", "must be at most 4, got 5: compression=int8 has eight"),
-        ("topk", "share=0.0", "compression.share must be positive"),
+        ("topk", "share=0.0", r"compression.share must lie in \(0, 1\], got 0.0"),
         ("random_mask", "share=1.5", r"must lie in \(0, 1\], got 1.5"),
         ("powersgd", "rank=0", "compression.rank must be at least 1"),
         ("topk", "down=topk", "compression.down must be one of none, fp16, bf16, int8"),

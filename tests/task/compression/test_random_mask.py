@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from task.compression.base import Layout
@@ -19,6 +20,15 @@ def test_the_mask_is_the_seeds() -> None:
         chosen = decoded != 0
         assert chosen.sum() == 20
         assert torch.equal(decoded[chosen], update[chosen])
+
+
+def test_an_update_takes_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, draw = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: drawn.append(seed) or draw(seed))
+    compressor = built("random_mask")
+    for seed in (1, 2):
+        there_and_back(compressor, normal(200), LAYOUT, seed)
+    assert drawn == [1, 2]
 
 
 def test_each_value_has_the_same_chance() -> None:
