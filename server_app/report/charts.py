@@ -26,6 +26,10 @@ _HATCHES = ("", "////", None, "\\\\\\\\")
 WIDTH = 4.6
 """Inches: about what a phone shows without shrinking the text."""
 _MOST_MARKERS = 25
+_LONGEST = 18
+"""Characters of a name in a chart."""
+LINES = " · "
+"""What separates the lines of a name."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def points_chart(
     title: str, names: Sequence[str], bars: Bars, unit: str, *, zero: bool = True
 ) -> str:
     """Draw a point with its interval for each name, with a line at zero if wanted, as SVG."""
-    figure, axes = _figure(0.9 + 0.26 * len(names))
+    lines = max((name.count(LINES) for name in names), default=0) + 1
+    figure, axes = _figure(0.9 + (0.12 + 0.14 * lines) * len(names))
     places = np.arange(len(names))
     values = np.array([np.nan if v is None else v for v in bars.values])
     if zero:
@@ -128,7 +133,9 @@ def _named(axes: Any, names: Sequence[str]) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    """Cut the middle out of what is long: names often begin alike."""
+    parts = name.split(LINES)
+    return "\n".join(p if len(p) <= _LONGEST else f"{p[:9]}…{p[-8:]}" for p in parts)
 
 
 def _figure(height: float) -> tuple[Any, Any]:
@@ -160,12 +167,15 @@ def _legend(axes: Any, columns: int) -> None:
 def _svg(figure: Any, title: str) -> str:
     """Return a figure as an SVG element that stands in a page with others."""
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
     # Text stays text; the salt keeps the ids of one page's charts apart, and the same every time.
     style = {"svg.fonttype": "none", "svg.hashsalt": title, "hatch.linewidth": 0.7}
     with mpl.rc_context(style):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        # `savefig` would draw it twice.
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

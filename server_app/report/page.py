@@ -25,6 +25,8 @@ from server_app.report.spent import (
 )
 
 TEMPLATE = "page.html"
+_MOST_ODD = 6
+"""Clients that are named at the top."""
 _ENDED = {
     FINISHED: "finished", FAILED: "failed", INTERRUPTED: "interrupted", CRASHED: "crashed",
     "unknown": "unfinished",
@@ -69,11 +71,11 @@ def verdict_of(files: RunFiles) -> tuple[str, str, list[str]]:
     """Return the page's headline, the sentence below it, and what a reader must know besides."""
     ended, sentence = files.outcome["ended"], files.outcome.get("sentence", "")
     done = max((line["round"] for lines in files.curves for line in lines), default=0)
-    notes = _how_it_ended(ended, sentence, done, files)
+    notes = _how_it_ended(ended, sentence, done, files) + _attacked(files.settings)
     if files.comparison:
         told = files.comparison
         answer = told["sentence"].removeprefix(f"{told['decision']}: ")
-        return _capital(told["decision"]), _capital(answer), notes
+        return _capital(told["decision"]), _capital(answer), [*notes, *_odd(told)]
     if not files.curves:
         return "Nothing was trained", "There are no figures, because no round was done.", notes
     metric = files.settings.get("task", {}).get("metric", "accuracy")
@@ -85,15 +87,44 @@ def verdict_of(files: RunFiles) -> tuple[str, str, list[str]]:
     else:
         return f"{done} rounds, not evaluated", "Nothing was evaluated on held-out rows.", notes
     others = ", ".join(f"{k} {number(v)}" for k, v in sorted(held_out.items()) if k != metric)
-    notes.append(
-        "Whether federation is worth it, this run cannot tell: nothing was trained beside it. "
-        "Add compare=true to the command below."
-    )
+    notes.append(_once(files.settings))
     return (
         f"{metric} {number(held_out.get(metric))}",
-        f"On all clients' held-out rows after round {round_}; {others}.",
+        f"On all clients' held-out rows after round {round_}{_range(files, metric)}; {others}.",
         notes,
     )
+
+
+def _range(files: RunFiles, metric: str) -> str:
+    """Return between which figures the clients are, if they told theirs."""
+    values = [row[metric] for row in files.clients if metric in row]
+    if len(values) < 2:
+        return ""
+    return f", single clients' between {number(min(values))} and {number(max(values))}"
+
+
+def _once(settings: Mapping[str, Any]) -> str:
+    """Return what a single run leaves open, and the mend where there is one."""
+
+    def chosen(group: str) -> str:
+        return str(settings.get(group, {}).get("name", "none"))
+
+    mend = "Add compare=true to the command below."
+    if chosen("aggregation") != "none":
+        mend = "Compare with aggregation=none and compare=true."
+    elif chosen("personalization") != "none":
+        mend = "Compare with personalization=none and compare=true."
+    return (
+        "One run under one seed: how far chance moves these figures, and whether federation is "
+        f"worth it, it cannot tell. {mend}"
+    )
+
+
+def _odd(told: Mapping[str, Any]) -> list[str]:
+    """Return which clients deserve a look, and why."""
+    odd = [f"{c['client']}: {c['warning']}" for c in told["clients"] if c["warning"]]
+    more = [f"{len(odd) - _MOST_ODD} others, in the table of clients"] * (len(odd) > _MOST_ODD)
+    return [f"Look at {'. '.join([*odd[:_MOST_ODD], *more])}."] if odd else []
 
 
 def _how_it_ended(ended: str, sentence: str, done: int, files: RunFiles) -> list[str]:
@@ -109,6 +140,14 @@ def _how_it_ended(ended: str, sentence: str, done: int, files: RunFiles) -> list
     if ended != FINISHED:
         return [f"The run did not say how it ended; {rounds}{of} are on record."]
     return []
+
+
+def _attacked(settings: Mapping[str, Any]) -> list[str]:
+    attack = settings.get("attack", {})
+    if attack.get("name", "none") == "none":
+        return []
+    share = f" {attack['fraction']:.0%} of" if "fraction" in attack else ""
+    return [f"An attack was played: attack={attack['name']}, by{share} the clients."]
 
 
 def _subtitle(files: RunFiles) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server_app.evidence.tables import human_bytes
+from server_app.report.charts import Bars, bars_chart
 
 MOST_ROWS = 400
 """Of a table; of more rounds, every so manieth is shown."""
@@ -64,6 +65,28 @@ def spread(value: Mapping[str, Any] | None) -> str:
     return f"{value['mean']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
 
 
+def gained(value: Mapping[str, Any] | None, *, lower_is_better: bool) -> str:
+    """Return a difference with its interval: of rates in points, of other metrics as it is."""
+    if value is None:
+        return "–"
+    scale, form, unit = (1, "+.4f", "") if lower_is_better else (100, "+.1f", " points")
+    mean, low, high = (
+        None if value[key] is None else format(scale * value[key], form)
+        for key in ("mean", "low", "high")
+    )
+    return f"{mean}{unit}" + ("" if low is None else f" ({low} to {high})")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as text, in the unit that suits them."""
+    for most, unit, name in (
+        (0.1, 0.001, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h"),
+    ):  # fmt: skip
+        if seconds < most:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 86_400:,.1f} days"
+
+
 def size(count: float) -> str:
     """Return bytes as text."""
     return human_bytes(count)
@@ -81,3 +104,16 @@ def both_ends(rows: Iterable[Any], most: int = MOST_BARS) -> list[Any]:
     listed = list(rows)
     half = most // 2
     return listed if len(listed) <= most else [*listed[:half], *listed[-half:]]
+
+
+def left_out(count: int) -> str:
+    """Return what is to be said of a chart that cannot show so many."""
+    return f"Of {count} clients, those at both ends." if count > MOST_BARS else ""
+
+
+def ranked(title: str, unit: str, values: Sequence[tuple[str, float]], table: Table) -> Figure:
+    """Return a bar for each name, in the order given, and the numbers of all."""
+    shown = both_ends(values)
+    bars = Bars(title, [value for _, value in shown], *[[None] * len(shown)] * 2)
+    svg = bars_chart(title, [name for name, _ in shown], [bars], unit)
+    return Figure(title, svg, table, left_out(len(values)))

@@ -11,13 +11,16 @@ from server_app.comparison.show import MODELS
 from server_app.report.charts import Bars, Curve, bars_chart, curves_chart, points_chart
 from server_app.report.load import RunFiles
 from server_app.report.parts import (
-    MOST_BARS,
     MOST_ROWS,
     Figure,
     Section,
     Table,
     both_ends,
+    duration,
+    gained,
+    left_out,
     number,
+    ranked,
     spread,
     thinned,
 )
@@ -38,14 +41,19 @@ def comparison_section(told: Json, files: RunFiles) -> Section:
     metric = told["metric"]
     head = ["model", f"{metric}, mean of clients", "all held-out rows", "worst client",
             "worst tenth", "variance", "Gini"]  # fmt: skip
+    lower = told["lower_is_better"]
+    differences = (
+        ("gain over training alone", told["gain"]),
+        ("centralised over federated", told["central_over_federated"]),
+        ("price of privacy", told["price_of_privacy"]),
+    )
+    both = " and centralised" if "central" in told["models"] else ""
     facts = [
-        ("gain over training alone", spread(told["gain"])),
-        ("centralised over federated", spread(told["central_over_federated"])),
-        ("price of privacy", spread(told["price_of_privacy"])),
+        *((k, f"{gained(v, lower_is_better=lower)} of {metric}") for k, v in differences if v),
         ("seeds", number(told["seeds"])),
         ("rounds that each client trained alone", number(told["local_rounds"])),
-        ("gradient steps, federated and centralised", number(told["federated_steps"])),
-        *((f"seconds, {MODELS[name]}", f"{s:.1f}") for name, s in told["seconds"].items()),
+        (f"gradient steps, federated{both}", number(told["federated_steps"])),
+        *((f"time, {MODELS[name]}", duration(s)) for name, s in told["seconds"].items()),
     ]
     paragraphs = ["Intervals are 95 % bootstrap intervals over seeds and clients."]
     if told["lower_is_better"]:
@@ -54,10 +62,8 @@ def comparison_section(told: Json, files: RunFiles) -> Section:
         remote = files.settings.get("federation", {}).get("engine") == "remote"
         why = "they never left their clients" if remote else "baselines.centralised=false"
         paragraphs.append(f"No model was trained on everybody's rows: {why}.")
-    odd = [f"{c['client']}: {c['warning']}" for c in told["clients"] if c["warning"]]
-    if odd:
-        paragraphs.append(f"Look at {'. '.join(odd)}.")
-    return Section("What it rests on", paragraphs, facts, tables=[Table(head, rows)])
+    note = "Variance and Gini coefficient are 0 where all clients fare alike."
+    return Section("What it rests on", paragraphs, facts, tables=[Table(head, rows, note)])
 
 
 def curves_section(files: RunFiles) -> Section | None:
@@ -136,9 +142,6 @@ def clients_section(files: RunFiles) -> Section | None:
     if not rows:
         return None
     ordered = sorted(rows, key=lambda row: row[metric])
-    shown = both_ends(ordered)
-    bars = Bars("federated", [row[metric] for row in shown], *[[None] * len(shown)] * 2)
-    names = [str(row["client"]) for row in shown]
     keys = sorted({key for row in rows for key in row} - {"round", "client", "num-examples"})
     table = Table(
         ["client", "held-out rows", *keys],
@@ -147,13 +150,14 @@ def clients_section(files: RunFiles) -> Section | None:
             for r in both_ends(ordered, MOST_ROWS)
         ],
     )
-    title = f"{metric} of each client"
-    svg = bars_chart(title, names, [bars], metric)
-    return Section("Clients", figures=[Figure(title, svg, table, _left_out(len(rows)))])
+    values = [(str(row["client"]), row[metric]) for row in ordered]
+    figure = ranked(f"{metric} of each client", metric, values, table)
+    text = "On each client's own held-out rows, lowest first."
+    return Section("Clients", [text], figures=[figure])
 
 
 def _compared_clients(told: Json) -> Section:
-    metric = told["metric"]
+    metric, lower = told["metric"], told["lower_is_better"]
     clients = sorted(
         (c for c in told["clients"] if c["gain"] is not None), key=lambda c: -c["gain"]["mean"]
     )
@@ -166,19 +170,24 @@ def _compared_clients(told: Json) -> Section:
         head,
         [
             [c["client"], number(c["train"]), number(c["test"]), *(spread(c[k]) for k in kinds),
-             spread(c["gain"]), "; ".join(filter(None, (c["effect"], c["warning"])))]
+             gained(c["gain"], lower_is_better=lower),
+             "; ".join(filter(None, (c["effect"], c["warning"])))]
             for c in both_ends(clients, MOST_ROWS)
         ],
     )  # fmt: skip
     title, gains = f"{metric} of each client", "Gain of federation over training alone"
     bars = [_bars(MODELS[kind], [c[kind] for c in shown]) for kind in kinds]
-    note = _left_out(len(clients))
+    note = left_out(len(clients))
     if not told["named"]:
         note += " Each seed deals the rows anew: a client is a place, not always the same rows."
-    points = _bars("gain", [c["gain"] for c in shown])
+    scale, unit = (1, metric) if lower else (100, f"points of {metric}")
+    points = _bars("gain", [c["gain"] for c in shown], scale)
     alone = Table(
         ["client", "gain", "verdict"],
-        [[c["client"], spread(c["gain"]), c["effect"]] for c in both_ends(clients, MOST_ROWS)],
+        [
+            [c["client"], gained(c["gain"], lower_is_better=lower), c["effect"]]
+            for c in both_ends(clients, MOST_ROWS)
+        ],
     )
     return Section(
         "Clients",
@@ -188,20 +197,17 @@ def _compared_clients(told: Json) -> Section:
         ],
         figures=[
             Figure(title, bars_chart(title, names, bars, metric), table, note),
-            Figure(gains, points_chart(gains, names, points, f"gain in {metric}"), alone, note),
+            Figure(gains, points_chart(gains, names, points, unit), alone, note),
         ],
     )
 
 
-def _bars(name: str, values: Sequence[Json | None]) -> Bars:
+def _bars(name: str, values: Sequence[Json | None], scale: float = 1) -> Bars:
     def each(key: str) -> list[float | None]:
-        return [None if value is None else value[key] for value in values]
+        found = [None if value is None else value[key] for value in values]
+        return [None if value is None else scale * value for value in found]
 
     return Bars(name, each("mean"), each("low"), each("high"))
-
-
-def _left_out(count: int) -> str:
-    return f"Of {count} clients, those at both ends." if count > MOST_BARS else ""
 
 
 _LIKENESS = {
@@ -220,16 +226,13 @@ def heterogeneity_section(files: RunFiles) -> Section | None:
         values = _likeness(files, kind)
         if values:
             ordered = sorted(values.items(), key=lambda item: item[1])
-            shown = both_ends(ordered)
-            bars = Bars(title, [v for _, v in shown], *[[None] * len(shown)] * 2)
-            svg = bars_chart(title, [name for name, _ in shown], [bars], unit)
             rows = [[name, number(v)] for name, v in both_ends(ordered, MOST_ROWS)]
-            figures.append(Figure(title, svg, Table(["client", unit], rows), _left_out(len(rows))))
+            figures.append(ranked(title, unit, ordered, Table(["client", unit], rows)))
     if not figures:
         return None
     text = (
-        "Like everybody are divergences and shifts of 0, and cosines of 1. Rows are looked at in "
-        "simulations only; deployed clients tell no more than the cosine."
+        "A client like all others has a divergence and a shift of 0, and a cosine of 1. Rows are "
+        "looked at in simulations only; of deployed clients no more than the cosine is known."
     )
     return Section("How unlike clients are", [text], figures=figures)
 

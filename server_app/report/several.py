@@ -3,49 +3,85 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from server_app.evidence import files as names
-from server_app.report.charts import Bars, points_chart
+from server_app.report.charts import LINES, Bars, points_chart
 from server_app.report.load import RunFiles
 from server_app.report.page import render, verdict_of
-from server_app.report.parts import MOST_ROWS, Figure, Section, Table, both_ends, number, size
+from server_app.report.parts import (
+    MOST_ROWS,
+    Figure,
+    Section,
+    Table,
+    both_ends,
+    duration,
+    number,
+    size,
+)
+
+Row = Mapping[str, Any]
+_UNTOLD = "–"
 
 
 def write_side_by_side(directories: Sequence[Path], path: Path) -> Path:
     """Write one page about several runs, and return where it is."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     runs = [RunFiles(directory) for directory in directories]
-    labels = labels_of(runs)
-    rows = [_row(label, run) for label, run in zip(labels, runs, strict=True)]
+    told = differing(runs)
+    rows = sorted(
+        (_row(run, {key: values[i] for key, values in told.items()}) for i, run in enumerate(runs)),
+        key=_place,
+    )
     metrics = sorted({row["metric"] for row in rows if row["metric"]})
-    sections = [_table(rows)]
+    sections = [_table(rows, list(told))]
     sections += [_plot(metric, [r for r in rows if r["metric"] == metric]) for metric in metrics]
     best = [_best(metric, rows) for metric in metrics]
+    once = any(row["metric"] and row["interval"]["low"] is None for row in rows)
     text = render(
         title=f"{len(runs)} runs", subtitle="side by side", ended=f"{len(runs)} runs",
         headline=f"{len(runs)} runs", answer=" ".join(best) or "None of them has figures.",
-        notes=[], sections=sections,
+        notes=[_ONCE] * once, sections=sections,
     )  # fmt: skip
     names.write_text(path, text)
     return path
 
 
-def labels_of(runs: Sequence[RunFiles]) -> list[str]:
-    """Name each run by the overrides that not all of them have, or else by its directory."""
-    told = [run.overrides for run in runs]
-    common = set.intersection(*(set(overrides) for overrides in told)) if told else set()
-    labels = [" ".join(o for o in overrides if o not in common) for overrides in told]
-    unique = len(set(labels)) == len(labels)
-    return [
-        label if label and unique else " ".join(filter(None, (run.directory.name, label)))
-        for label, run in zip(labels, runs, strict=True)
-    ]
+_ONCE = (
+    "Figures without an interval are of one run under one seed: runs that differ in nothing but "
+    "the seed (-m seed=1,2,3) show how far chance moves them, compare=true gives intervals."
+)
 
 
-def _row(label: str, run: RunFiles) -> dict[str, Any]:
+def differing(runs: Sequence[RunFiles]) -> dict[str, list[str]]:
+    """Return the settings that were told to any of the runs and differ, with each run's value.
+
+    What a run was not told is its default, so that saying it makes no difference.
+    """
+    keys = dict.fromkeys(key for run in runs for key, _ in _told(run))
+    values = {key: [_value(run, key) for run in runs] for key in keys}
+    return {key: found for key, found in values.items() if len(set(found)) > 1}
+
+
+def _told(run: RunFiles) -> Iterator[tuple[str, str]]:
+    for override in run.overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        yield key, value
+
+
+def _value(run: RunFiles, key: str) -> str:
+    found: Any = run.settings
+    for part in key.split("."):
+        found = found.get(part, _UNTOLD) if isinstance(found, Mapping) else _UNTOLD
+    if isinstance(found, Mapping):
+        found = found.get("name", _UNTOLD)
+    # Such as experiment=, or a run that never wrote its settings.
+    return str(found if found != _UNTOLD else dict(_told(run)).get(key, _UNTOLD))
+
+
+def _row(run: RunFiles, differs: Mapping[str, str]) -> dict[str, Any]:
     """Return a run's figures; those that it does not have are None."""
     lines = run.curves[0] if run.curves else []
     told, metric = run.comparison, run.settings.get("task", {}).get("metric")
@@ -54,47 +90,61 @@ def _row(label: str, run: RunFiles) -> dict[str, Any]:
     if told:
         interval = told["models"]["federated"]
     return {
-        "label": label,
+        "run": run.directory.name,
+        "settings": list(differs.values()),
+        "label": " ".join(f"{k}={v}" for k, v in differs.items()) or run.directory.name,
         "metric": metric if interval["mean"] is not None else None,
         "interval": interval,
         "rounds": len(lines),
         "bytes": sum(line["bytes_down"] + line["bytes_up"] for line in lines),
         "seconds": sum(line["seconds"] for line in lines),
         "epsilon": run.summary.get("privacy", {}).get("epsilon_most"),
-        "verdict": told["decision"] if told else "",
+        "verdict": told["decision"] if told else _UNTOLD,
         "says": verdict_of(run)[0],
         "ended": run.outcome["ended"],
     }
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Section:
-    head = ["run", "result", "verdict", "rounds", "bytes", "seconds", "ε", "ended"]
+def _place(row: Row) -> tuple[bool, str, float]:
+    """Return a key that sorts runs with figures first, by metric, the best ahead."""
+    from task.objectives import LOWER_IS_BETTER
+
+    if row["metric"] is None:
+        return True, "", 0.0
+    sign = 1 if row["metric"] in LOWER_IS_BETTER else -1
+    return False, row["metric"], sign * row["interval"]["mean"]
+
+
+def _table(rows: Sequence[Row], keys: Sequence[str]) -> Section:
+    head = ["run", *keys, "held-out rows", "low", "high", "verdict", "rounds", "bytes", "time", "ε",
+            "ended"]  # fmt: skip
     body = [
-        [r["label"], r["says"] if not r["verdict"] else number(r["interval"]["mean"]),
-         r["verdict"] or "–", number(r["rounds"]), size(r["bytes"]), f"{r['seconds']:.1f}",
-         number(r["epsilon"]), r["ended"]]
+        [r["run"], *r["settings"],
+         f"{r['metric']} {number(r['interval']['mean'])}" if r["metric"] else r["says"],
+         *(number(r["interval"][end]) for end in ("low", "high")), r["verdict"],
+         number(r["rounds"]), size(r["bytes"]), duration(r["seconds"]), number(r["epsilon"]),
+         r["ended"]]
         for r in both_ends(rows, MOST_ROWS)
     ]  # fmt: skip
-    return Section("All runs", tables=[Table(head, body)])
+    text = "The best first, with the settings in which they differ."
+    return Section("All runs", [text], tables=[Table(head, body)])
 
 
-def _plot(metric: str, rows: Sequence[Mapping[str, Any]]) -> Section:
+def _plot(metric: str, rows: Sequence[Row]) -> Section:
     shown = both_ends(rows)
     intervals = [row["interval"] for row in shown]
     bars = Bars(metric, *([i[key] for i in intervals] for key in ("mean", "low", "high")))
     title = f"{metric} on held-out rows"
-    svg = points_chart(title, [row["label"] for row in shown], bars, metric, zero=False)
+    labels = [LINES.join(row["settings"] or [row["run"]]) for row in shown]
+    svg = points_chart(title, labels, bars, metric, zero=False)
     table = Table(
         ["run", metric, "low", "high"],
         [[r["label"], *(number(r["interval"][k]) for k in ("mean", "low", "high"))] for r in shown],
     )
-    return Section(title, figures=[Figure(title, svg, table)])
+    note = f"Of {len(rows)} runs, the best and the worst." if len(shown) < len(rows) else ""
+    return Section("In one picture", figures=[Figure(title, svg, table, note)])
 
 
-def _best(metric: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    from task.objectives import LOWER_IS_BETTER
-
-    mine = [row for row in rows if row["metric"] == metric]
-    pick = min if metric in LOWER_IS_BETTER else max
-    best = pick(mine, key=lambda row: row["interval"]["mean"])
+def _best(metric: str, rows: Sequence[Row]) -> str:
+    best = next(row for row in rows if row["metric"] == metric)
     return f"Best {metric}: {number(best['interval']['mean'])} with {best['label']}."

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 from conf.comparison import LinkConfig
 from server_app.comparison.measured import failures_of
-from server_app.report.charts import Bars, Curve, bars_chart, curves_chart
+from server_app.report.charts import Curve, curves_chart
 from server_app.report.load import RunFiles
 from server_app.report.parts import (
     MOST_ROWS,
@@ -18,13 +20,17 @@ from server_app.report.parts import (
     Section,
     Table,
     both_ends,
+    duration,
     number,
+    ranked,
     size,
     thinned,
 )
-from task.worth.cost import Measured, project
+from task.worth.cost import Measured, Step, project
 
 Json = Mapping[str, Any]
+_TELLS = 10.0
+"""An ε from which on e^ε says nothing."""
 
 
 def communication_section(files: RunFiles) -> Section | None:
@@ -54,7 +60,7 @@ def communication_section(files: RunFiles) -> Section | None:
     facts = [
         ("sent to clients", size(totals[0][-1] * 1e6)),
         ("sent by clients", size(totals[1][-1] * 1e6)),
-        ("seconds of all rounds", number(round(seconds, 2))),
+        ("time of all rounds", duration(seconds)),
     ]
     return Section("Communication", [text], facts, [figure], _projection(files, lines))
 
@@ -67,12 +73,17 @@ def _projection(files: RunFiles, lines: Sequence[Json]) -> list[Table]:
     told = files.settings.get("link") or {}
     known = {key: told[key] for key in LinkConfig.__dataclass_fields__ if key in told}
     steps = project(measured, LinkConfig(**known))
-    rows = [
-        [s.name, s.formula, size(s.value) if s.unit == "B" else f"{s.value:,.4g} {s.unit}"]
-        for s in steps
-    ]
+    rows = [[s.name, s.formula, _amount(s)] for s in steps]
     note = "On your own network: link.up_mbps, link.down_mbps, link.latency_ms, link.clients."
     return [Table(["projection", "arithmetic", ""], rows, note)]
+
+
+def _amount(step: Step) -> str:
+    if step.unit == "B":
+        return size(step.value)
+    if step.unit == "s":
+        return duration(step.value)
+    return f"{step.value:,.1f}".removesuffix(".0") + f" {step.unit}"
 
 
 def measured_of(files: RunFiles, lines: Sequence[Json]) -> Measured | None:
@@ -105,28 +116,46 @@ def privacy_section(files: RunFiles) -> Section | None:
     if not spent and not secure:
         text = (
             "This run had neither privacy= nor aggregation=: whoever ran the server saw each "
-            "client's update, or the sum of those on one node."
+            "client's update, or the sum of those on one node, which may tell about the rows "
+            "behind it."
         )
         return Section("Privacy spent", [text]) if files.curves else None
-    facts, figures = [], []
+    facts: list[tuple[str, str]] = []
+    paragraphs, figures = [], []
     if spent:
-        facts = [(key, str(spent[key])) for key in (
-            "unit", "epsilon_most", "delta", "relation", "accountant", "assumptions",
-        ) if key in spent]  # fmt: skip
-        ordered = sorted(spent["epsilon"].items(), key=lambda item: -item[1])
-        if ordered:
-            shown = both_ends(ordered)
-            bars = Bars("ε", [cost for _, cost in shown], *[[None] * len(shown)] * 2)
-            title = "ε of each client, all rounds together"
-            svg = bars_chart(title, [name for name, _ in shown], [bars], "ε")
-            rows = [
-                [name, number(cost), number(spent["ledger_epsilon"].get(name))]
-                for name, cost in both_ends(ordered, MOST_ROWS)
-            ]
-            table = Table(["client", "ε of this run", "ε of its ledger"], rows)
-            figures.append(Figure(title, svg, table))
+        paragraphs = [_meaning(spent)]
+        facts = [(name, str(spent[key])) for key, name in _SPENT.items() if key in spent]
+        figures = _epsilons(spent)
     facts += [(key.replace("_", " "), str(value)) for key, value in (secure or {}).items()]
-    return Section("Privacy spent", (), facts, figures)
+    return Section("Privacy spent", paragraphs, facts, figures)
+
+
+_SPENT = {
+    "unit": "what is protected: each", "epsilon_most": "ε at most", "delta": "δ",
+    "relation": "neighbouring data sets", "accountant": "accountant", "assumptions": "assumptions",
+}  # fmt: skip
+
+
+def _meaning(spent: Json) -> str:
+    """Return what ε says, for those who do not know."""
+    epsilon = float(spent["epsilon_most"])
+    times = f" = {math.exp(epsilon):,.3g} times" if epsilon < _TELLS else ""
+    return (
+        f"Whatever the models show, one {spent['unit']} makes it at most e^ε{times} as likely, but "
+        "for a probability of δ. The smaller ε, the less can be learnt of it."
+    )
+
+
+def _epsilons(spent: Json) -> list[Figure]:
+    ordered = sorted(spent["epsilon"].items(), key=lambda item: -item[1])
+    if not ordered:
+        return []
+    rows = [
+        [name, number(cost), number(spent["ledger_epsilon"].get(name))]
+        for name, cost in both_ends(ordered, MOST_ROWS)
+    ]
+    table = Table(["client", "ε of this run", "ε of its ledger"], rows)
+    return [ranked("ε of each client, all rounds together", "ε", ordered, table)]
 
 
 def faults_section(files: RunFiles) -> Section:
@@ -137,12 +166,45 @@ def faults_section(files: RunFiles) -> Section:
     paragraphs = [f"A node took no part: {reason}" for reason in refused]
     if not files.curves:
         return Section("Faults and exclusions", [*paragraphs, "No round was completed."])
-    if not (failed or refused or alone):
-        paragraphs.append("None: everybody who was asked gave a valid answer.")
+    weakened = _weakened(files)
+    if any(line.get("secret") for lines in files.curves for line in lines):
+        paragraphs.append("Who was drawn, and who of them failed, is secret: it is not recorded.")
+    elif not (failed or refused or alone):
+        also = ", though not all counted in full" if weakened else ""
+        paragraphs.append(f"Everybody who was asked gave a valid answer{also}.")
     rows = [[client, reason] for client, reason in both_ends(failed.items(), MOST_ROWS)]
     rows += [[client, f"training alone: {reason}"] for client, reason in alone.items()]
-    head = ["client", "left out of rounds"]
-    return Section("Faults and exclusions", paragraphs, tables=[Table(head, rows)] if rows else [])
+    tables = [
+        Table(head, body)
+        for head, body in (
+            (["client", "left out of rounds"], rows),
+            (["client", "valid answers of which", "rounds", "anomaly score, at most"], weakened),
+        )
+        if body
+    ]
+    return Section("Faults and exclusions", paragraphs, tables=tables)
+
+
+_DONE = {
+    "excluded": "did not count", "clipped": "the update was shortened",
+    "capped": "the weight was lowered",
+}  # fmt: skip
+
+
+def _weakened(files: RunFiles) -> list[list[str]]:
+    """Return whose answers the strategy or a defence left out or weakened, how often, and why."""
+    times: Counter[tuple[str, str]] = Counter()
+    scores: dict[str, float] = {}
+    lines = [line for lines in files.curves for line in lines if line.get("defence") is not None]
+    for line in lines:
+        times.update((c, what) for what, clients in line["defence"].items() for c in clients)
+        for client, score in line.get("anomaly", {}).items():
+            scores[client] = max(score, scores.get(client, score))
+    rows = [
+        [client, _DONE.get(what, what), f"{count} of {len(lines)}", number(scores.get(client))]
+        for (client, what), count in times.most_common()
+    ]
+    return both_ends(rows, MOST_ROWS)
 
 
 def reproduce_section(files: RunFiles) -> Section:

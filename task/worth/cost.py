@@ -57,18 +57,22 @@ def project(measured: Measured, link: LinkConfig) -> list[Step]:
     down = measured.down * 8 / (link.down_mbps * 1e6)
     up = measured.up * 8 / (link.up_mbps * 1e6)
     each = trips + down + up + measured.seconds
+    told = f"{each:.3g}" if each < 1000 else f"{each:,.0f}"
     load = cohort * (measured.down + measured.up)
     return [
         Step("latency of a round", f"2 × {link.latency_ms:g} ms", trips, "s"),
         Step("download", f"{measured.down:,.0f} B × 8 / {link.down_mbps:g} Mbit/s", down, "s"),
         Step("upload", f"{measured.up:,.0f} B × 8 / {link.up_mbps:g} Mbit/s", up, "s"),
         Step("computing, as measured here", "", measured.seconds, "s"),
-        Step("a round", "sum of the above", each, "s"),
-        Step("all rounds", f"{measured.rounds} × {each:.3g} s", measured.rounds * each, "s"),
+        Step("a round takes", "sum of the above", each, "s"),
+        Step("all rounds take", f"{measured.rounds:,} × {told} s", measured.rounds * each, "s"),
         Step("clients in a round", f"{clients:,} × {share:.3g}", cohort, "clients"),
         Step(
             "through the server, a round",
             f"{cohort:,.0f} × ({measured.down:,.0f} B + {measured.up:,.0f} B)", load, "B",
         ),
-        Step("all rounds", f"{measured.rounds} × {load:,.0f} B", measured.rounds * load, "B"),
+        Step(
+            "through the server, all rounds",
+            f"{measured.rounds:,} × {load:,.0f} B", measured.rounds * load, "B",
+        ),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conf.compose import compose
 from conf.errors import FedproofError
 from server_app.evidence import files
 from server_app.report.ending import reported
@@ -26,13 +27,18 @@ class Text(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.rows: list[list[str]] = []
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.tags and self.tags[-1][0] in ("td", "th") and data.strip():
+            self.rows[-1].append(data)
 
     def count(self, tag: str) -> int:
         return sum(name == tag for name, _ in self.tags)
@@ -85,10 +91,31 @@ def test_small_runs(overrides: tuple[str, ...], federate: Callable[..., Any]) ->
 
 def test_private_and_secure_runs_say_what_was_spent(federate: Callable[..., Any]) -> None:
     page = report(federate(*SHORT, "privacy=record_dp", "privacy.sigma=2.0").directory)
-    assert "ε of each client" in page.text and "epsilon_most" in page.text
+    assert "ε of each client" in page.text and "ε at most" in page.text
+    assert "one record makes it at most e^ε" in page.text
     page = report(federate(*SHORT, "aggregation=secagg").directory)
     assert "smallest sum" in page.text
     assert "of each client" not in page.text
+
+
+def test_whose_answers_did_not_count_is_told(federate: Callable[..., Any]) -> None:
+    poisoned = ("partition=iid", "federation.clients=5", "attack=gaussian", "attack.fraction=0.2")
+    ran = federate(*SHORT, *poisoned, "strategy=multikrum", "defence=norm_clip")
+    (attacker,) = ran.rounds[-1]["defence"]["excluded"]
+    page = report(ran.directory)
+    assert "An attack was played: attack=gaussian, by 20% of the clients." in page.text
+    assert "gave a valid answer, though not all counted in full" in page.text
+    rows = [row for row in page.rows if row[0] == attacker and "did not count" in row]
+    assert [row[:3] for row in rows] == [[attacker, "did not count", "2 of 2"]]
+    assert float(rows[0][3].replace(",", "")) > 3.5
+
+
+def test_secret_cohorts_stay_secret(federate: Callable[..., Any]) -> None:
+    secret = ("privacy=client_dp", "privacy.sigma=1.0", "privacy.delta=1e-3")
+    told = ("task=synthetic", "task.clients=40", "federation.fraction=0.2", "rounds=2")
+    page = report(federate(*told, *secret).directory)
+    assert "Who was drawn, and who of them failed, is secret" in page.text
+    assert "gave a valid answer" not in page.text
 
 
 def test_all_failed_interrupted_and_crashed_runs_are_told_honestly(
@@ -143,15 +170,26 @@ def test_several_runs_side_by_side(
     federate: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [
-        federate(*SHORT, f"seed={seed}", directory=tmp_path / "sweep" / str(seed)).directory
-        for seed in (1, 2)
+        federate(*SHORT, *told, directory=tmp_path / "sweep" / str(number)).directory
+        for number, told in enumerate((("seed=1",), ("seed=2",), ("seed=1", "train.lr=0.1")))
     ]
+    # As Hydra leaves it.
+    (tmp_path / "sweep" / "multirun.yaml").write_text("hydra: {}")
     main([str(tmp_path / "sweep")])
     path = Path(capsys.readouterr().out.strip().splitlines()[-1])
     assert path == tmp_path / "sweep" / files.REPORT
     page = Text(path.read_text())
     assert page.count("figure") == 1 and "Best accuracy" in page.text
-    assert all(f"seed={seed}" in page.text for seed in (1, 2))
+    assert "runs that differ in nothing but the seed" in page.text
+    head, *rows = page.rows
+    assert head[:3] == ["run", "seed", "train.lr"] and not {"rounds=2", "model.hidden"} & set(head)
+    found = {tuple(row[1:3]): row for row in rows[: len(runs)]}
+    default = str(compose(()).train.lr)
+    assert set(found) == {("1", default), ("2", default), ("1", "0.1")}
+    accuracies = [files.read_json(run / files.SUMMARY)["held_out"]["accuracy"] for run in runs]
+    assert [row[3] for row in rows[:3]] == [
+        f"accuracy {value:.4f}" for value in sorted(accuracies, reverse=True)
+    ]
     main([str(runs[0])])
     assert (runs[0] / files.REPORT).is_file()
     with pytest.raises(FedproofError, match="holds no run of fedproof"):

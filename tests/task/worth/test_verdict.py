@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,33 @@ def test_worth_it_for_nobody() -> None:
     told = decide(evidence((0.0, 0.0, 0.0, -0.15)))
     assert told.decision is Decision.none
     assert told.sentence.startswith("worth it for nobody: neutral for a, b and c, better off alone")
+
+
+def test_some_gain_although_most_lose() -> None:
+    told = decide(evidence((0.08, -0.05, -0.06, -0.05)))
+    assert told.decision is Decision.some and told.gain.mean < 0
+    assert told.sentence.startswith("worth it for a, better off alone: b, c and d; on average")
+
+
+def test_clients_with_too_few_rows_decide_nothing_for_themselves() -> None:
+    rows = np.full(4, 9.0)
+    told = decide(evidence((0.0, 0.0, 0.0, -0.15), noise=0.001, test_rows=rows))
+    assert {client.effect for client in told.clients} == {"unclear"}
+    assert told.decision in (Decision.neutral, Decision.undecided)
+
+
+def test_the_documentation_names_every_verdict() -> None:
+    page = Path(__file__).parents[3].joinpath("docs", "worth-it.md").read_text(encoding="utf-8")
+    table = page.split("| on average | single clients | verdict |")[1].split("\n\n")[0]
+    verdicts = {re.split("[:;]", line.split("|")[3])[0].strip() for line in table.splitlines()[2:]}
+    assert verdicts == {decision.value for decision in Decision}
+
+
+def test_gains_of_rates_stay_possible() -> None:
+    told = decide(evidence((0.02, -0.01), noise=0.1, seeds=2))
+    for client in told.clients:
+        assert client.gain.low is not None and client.gain.high is not None
+        assert -1 <= client.gain.low <= client.gain.mean <= client.gain.high <= 1
 
 
 def test_clients_of_made_up_partitions_are_not_singled_out() -> None:
