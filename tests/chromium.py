@@ -60,10 +60,11 @@ class Page:
                 result: dict[str, Any] = told["result"]
                 return result
 
-    def open(self, path: Path, width: int, *, dark: bool = False) -> None:
-        """Load a file as a screen of this width shows it."""
+    def open(self, path: Path, width: int, *, dark: bool = False, paper: bool = False) -> None:
+        """Load a file as a screen, or paper, of this width shows it."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        medium = "print" if paper else ""
+        self.call("Emulation.setEmulatedMedia", media=medium, features=[scheme])
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=900, deviceScaleFactor=1, mobile=width < 600,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from server_app.report.page import write_report
+from server_app.report.several import write_side_by_side
 from tests.chromium import PROGRAM, Page, browser
 from tests.conftest import run_nodes
 
@@ -45,6 +46,33 @@ def test_a_page_is_whole_and_fits(width: int, dark: bool, page: Page, path: Path
     assert page.value(_CUT_OFF) == []
     background = page.value("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(16, 19, 22)") is dark
+
+
+def test_nothing_is_cut_off_on_paper(page: Page, path: Path) -> None:
+    # A4 at 96 dots per inch, less margins of a centimetre; paper is never dark.
+    page.open(path, 718, dark=True, paper=True)
+    page.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    tables = "[...document.querySelectorAll('.scroll')]"
+    assert page.value(f"{tables}.length") > 8
+    assert page.value(f"{tables}.filter(d => d.scrollWidth > d.clientWidth).length") == 0
+    assert page.value("document.documentElement.scrollWidth") <= 718
+    assert page.value(_CUT_OFF) == []
+    assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_the_verdict_is_what_is_seen_first(page: Page, path: Path) -> None:
+    page.open(path, 390)
+    assert page.value("document.querySelector('h1').getBoundingClientRect().bottom") < 200
+    assert page.value("document.querySelector('.answer').getBoundingClientRect().bottom") < 800
+
+
+def test_labels_of_runs_side_by_side_are_whole(page: Page, path: Path, tmp_path: Path) -> None:
+    run_nodes(tmp_path / "other", "rounds=2", "strategy=fedprox", "model.hidden=[4]")
+    several = write_side_by_side([path.parent, tmp_path / "other"], tmp_path / "several.html")
+    page.open(several, 390)
+    assert page.value(_CUT_OFF) == []
+    labels = page.value("[...document.querySelectorAll('svg text')].map(t => t.textContent)")
+    assert {"fedprox", "fedavg"} <= set(labels)
 
 
 _CUT_OFF = """
