@@ -90,7 +90,8 @@ def verdict_of(files: RunFiles) -> tuple[str, str, list[str]]:
     notes.append(_once(files.settings))
     return (
         f"{metric} {number(held_out.get(metric))}",
-        f"On all clients' held-out rows after round {round_}{_range(files, metric)}; {others}.",
+        f"On all clients' held-out rows after round {round_}{_range(files, metric)}. "
+        f"Other figures: {others}.",
         notes,
     )
 
@@ -100,7 +101,7 @@ def _range(files: RunFiles, metric: str) -> str:
     values = [row[metric] for row in files.clients if metric in row]
     if len(values) < 2:
         return ""
-    return f", single clients' between {number(min(values))} and {number(max(values))}"
+    return f"; single clients have {number(min(values))} to {number(max(values))}"
 
 
 def _once(settings: Mapping[str, Any]) -> str:
@@ -146,7 +147,7 @@ def _attacked(settings: Mapping[str, Any]) -> list[str]:
     attack = settings.get("attack", {})
     if attack.get("name", "none") == "none":
         return []
-    share = f" {attack['fraction']:.0%} of" if "fraction" in attack else ""
+    share = f" {100 * attack['fraction']:g} % of" if "fraction" in attack else ""
     return [f"An attack was played: attack={attack['name']}, by{share} the clients."]
 
 

@@ -24,6 +24,8 @@ from server_app.report.parts import (
 
 Row = Mapping[str, Any]
 _UNTOLD = "–"
+_MOST_LINES = 3
+"""Settings that name a run in the plot; of more, its directory does."""
 
 
 def write_side_by_side(directories: Sequence[Path], path: Path) -> Path:
@@ -77,8 +79,10 @@ def _value(run: RunFiles, key: str) -> str:
         found = found.get(part, _UNTOLD) if isinstance(found, Mapping) else _UNTOLD
     if isinstance(found, Mapping):
         found = found.get("name", _UNTOLD)
-    # Such as experiment=, or a run that never wrote its settings.
-    return str(found if found != _UNTOLD else dict(_told(run)).get(key, _UNTOLD))
+    if found == _UNTOLD:
+        # Such as experiment=, or a run that never wrote its settings.
+        return dict(_told(run)).get(key, _UNTOLD)
+    return str(found).lower() if isinstance(found, bool) else str(found or _UNTOLD)
 
 
 def _row(run: RunFiles, differs: Mapping[str, str]) -> dict[str, Any]:
@@ -116,18 +120,24 @@ def _place(row: Row) -> tuple[bool, str, float]:
 
 
 def _table(rows: Sequence[Row], keys: Sequence[str]) -> Section:
-    head = ["run", *keys, "held-out rows", "low", "high", "verdict", "rounds", "bytes", "time", "ε",
-            "ended"]  # fmt: skip
+    head = ["run", *keys, "held-out rows", "rounds", "bytes", "time", "ended"]
+    more = {
+        "low": [number(r["interval"]["low"]) for r in rows],
+        "high": [number(r["interval"]["high"]) for r in rows],
+        "verdict": [r["verdict"] for r in rows],
+        "ε": [number(r["epsilon"]) for r in rows],
+    }
+    # Columns that no run has anything in are left out.
+    more = {name: values for name, values in more.items() if set(values) != {_UNTOLD}}
     body = [
         [r["run"], *r["settings"],
          f"{r['metric']} {number(r['interval']['mean'])}" if r["metric"] else r["says"],
-         *(number(r["interval"][end]) for end in ("low", "high")), r["verdict"],
-         number(r["rounds"]), size(r["bytes"]), duration(r["seconds"]), number(r["epsilon"]),
-         r["ended"]]
-        for r in both_ends(rows, MOST_ROWS)
+         number(r["rounds"]), size(r["bytes"]), duration(r["seconds"]), r["ended"],
+         *(values[i] for values in more.values())]
+        for i, r in enumerate(rows)
     ]  # fmt: skip
     text = "The best first, with the settings in which they differ."
-    return Section("All runs", [text], tables=[Table(head, body)])
+    return Section("All runs", [text], tables=[Table([*head, *more], both_ends(body, MOST_ROWS))])
 
 
 def _plot(metric: str, rows: Sequence[Row]) -> Section:
@@ -135,7 +145,8 @@ def _plot(metric: str, rows: Sequence[Row]) -> Section:
     intervals = [row["interval"] for row in shown]
     bars = Bars(metric, *([i[key] for i in intervals] for key in ("mean", "low", "high")))
     title = f"{metric} on held-out rows"
-    labels = [LINES.join(row["settings"] or [row["run"]]) for row in shown]
+    few = 0 < len(shown[0]["settings"]) <= _MOST_LINES
+    labels = [LINES.join(row["settings"]) if few else row["run"] for row in shown]
     svg = points_chart(title, labels, bars, metric, zero=False)
     table = Table(
         ["run", metric, "low", "high"],

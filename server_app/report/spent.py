@@ -141,8 +141,8 @@ def _meaning(spent: Json) -> str:
     epsilon = float(spent["epsilon_most"])
     times = f" = {math.exp(epsilon):,.3g} times" if epsilon < _TELLS else ""
     return (
-        f"Whatever the models show, one {spent['unit']} makes it at most e^ε{times} as likely, but "
-        "for a probability of δ. The smaller ε, the less can be learnt of it."
+        f"Whatever the models show, one {spent['unit']} makes it at most e^ε{times} as likely, "
+        "apart from a probability of δ: the smaller ε is, the less can be learnt of it."
     )
 
 
@@ -178,7 +178,7 @@ def faults_section(files: RunFiles) -> Section:
         Table(head, body)
         for head, body in (
             (["client", "left out of rounds"], rows),
-            (["client", "valid answers of which", "rounds", "anomaly score, at most"], weakened),
+            (["client", "its valid answers", "rounds", "anomaly score, at most"], weakened),
         )
         if body
     ]
@@ -186,8 +186,8 @@ def faults_section(files: RunFiles) -> Section:
 
 
 _DONE = {
-    "excluded": "did not count", "clipped": "the update was shortened",
-    "capped": "the weight was lowered",
+    "excluded": "did not count", "clipped": "were shortened",
+    "capped": "counted for less",
 }  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def test_whose_answers_did_not_count_is_told(federate: Callable[..., Any]) -> No
     ran = federate(*SHORT, *poisoned, "strategy=multikrum", "defence=norm_clip")
     (attacker,) = ran.rounds[-1]["defence"]["excluded"]
     page = report(ran.directory)
-    assert "An attack was played: attack=gaussian, by 20% of the clients." in page.text
+    assert "An attack was played: attack=gaussian, by 20 % of the clients." in page.text
     assert "gave a valid answer, though not all counted in full" in page.text
     rows = [row for row in page.rows if row[0] == attacker and "did not count" in row]
     assert [row[:3] for row in rows] == [[attacker, "did not count", "2 of 2"]]
