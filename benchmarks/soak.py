@@ -95,8 +95,7 @@ def kill_answering(federation: Federation, name: str) -> None:
 def kill_node(federation: Federation, name: str) -> None:
     """Kill a SuperNode, and start it again."""
     federation.kill(federation.nodes[name])
-    (data,) = (federation.folder.parent / "data").glob(f"*.{name}.*")
-    federation.start_node(name, data)
+    federation.start_node(name)
 
 
 def cut(federation: Federation, name: str) -> None:
