@@ -3,8 +3,8 @@
     python -m benchmarks.soak [--rounds N] [--deployed N] [--seed N]
 
 First in a simulation, whose worker processes are killed every few rounds; then on four SuperNodes,
-where it is a process that answers, a whole SuperNode, which is started again, or its network for
-some seconds. Either is compared with the same rounds left alone. Writes
+where it is a process that answers, a whole SuperNode, which is started again, its network for some
+seconds, or its clock, by an hour. Either is compared with the same rounds left alone. Writes
 ``benchmarks/results/soak.json``.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.runs import ROOT, write_results
+from benchmarks.runs import ROOT, read_results, write_results
 from server_app.engines.superlink import program
 from server_app.evidence import files
 from tests.outage import Federation, four_hospitals, rounds_of
@@ -32,17 +32,19 @@ EVERY = (2, 6)
 """Rounds between two kills, at least and at most."""
 CUT = 3.0
 """Seconds without network."""
+JUMP = 3700.0
+"""Seconds that a clock is put forward or back."""
 
 
 def main() -> None:
     """Run both, and print what became of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak")
     parser.add_argument("--rounds", type=int, default=200, help="default: %(default)s")
-    parser.add_argument("--deployed", type=int, default=40, help="default: %(default)s")
+    parser.add_argument("--deployed", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed when")
     args = parser.parse_args()
     draw = random.Random(args.seed)
-    results: dict[str, Any] = {}
+    results = read_results("soak")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if args.rounds:
@@ -95,8 +97,7 @@ def kill_answering(federation: Federation, name: str) -> None:
 def kill_node(federation: Federation, name: str) -> None:
     """Kill a SuperNode, and start it again."""
     federation.kill(federation.nodes[name])
-    (data,) = (federation.folder.parent / "data").glob(f"*.{name}.*")
-    federation.start_node(name, data)
+    federation.start_node(name)
 
 
 def cut(federation: Federation, name: str) -> None:
@@ -106,10 +107,19 @@ def cut(federation: Federation, name: str) -> None:
     federation.networks[name].heal()
 
 
+def jump(federation: Federation, name: str) -> None:
+    """Put a silo's clock off by an hour, until its SuperNode has ended; start that again."""
+    federation.clocks[name].jump(-JUMP)
+    federation.nodes[name].wait(120)
+    federation.clocks[name].jump(0)
+    federation.start_node(name)
+
+
 FAULTS: tuple[tuple[str, Callable[[Federation, str], None]], ...] = (
     ("answering process", kill_answering),
     ("SuperNode", kill_node),
     ("network", cut),
+    ("clock", jump),
 )
 
 
@@ -143,6 +153,7 @@ def disturb(
     while process.poll() is None:
         if len(rounds_of(directory)) >= due and (what := strike()):
             struck[what] += 1
+            print(f"round {len(rounds_of(directory))}: {what}", flush=True)
             due = len(rounds_of(directory)) + draw.randint(*EVERY)
         time.sleep(0.01)
     assert process.returncode == 0, process.communicate()[0]

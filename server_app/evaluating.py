@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from conf.errors import FedproofError
@@ -66,7 +66,8 @@ class Evaluation:
         config = ConfigRecord({"server-round": number})
         messages = strategy.configure_evaluate(number, arrays, config, self._grid)
         replies = self._grid.send_and_receive(messages, timeout=timeout)
-        valid, failed = sift(replies, self._grid.name, self._taker(number, usual_shape(replies)))
+        shape = usual_shape(reply.content for reply in replies if reply.has_content())
+        valid, failed = sift(replies, self._grid.name, self._taker(number, shape))
         if not valid:
             raise FedproofError(f"round {number}: no client could evaluate ({reasons(failed)}).")
         weighted = strategy.aggregate_evaluate(number, same_metrics(valid))
@@ -100,13 +101,12 @@ def shape_of(statistics: Statistics) -> Shape:
     return tuple(sorted((key, len(values)) for key, values in statistics.items()))
 
 
-def usual_shape(replies: Iterable[Message]) -> Shape:
+def usual_shape(answers: Iterable[RecordDict]) -> Shape:
     """Return the shape that most answers have: no single one decides what the others must be."""
     shapes: Counter[Shape] = Counter()
-    for reply in replies:
+    for answer in answers:
         with suppress(InvalidAnswerError):
-            if reply.has_content():
-                shapes[shape_of(check_statistics(reply.content))] += 1
+            shapes[shape_of(check_statistics(answer))] += 1
     return max(shapes, key=lambda shape: (shapes[shape], shape), default=())
 
 

@@ -109,7 +109,12 @@ class RoundLoop:
         chosen = self.selection.choose(arrays)
         if self.settings.compare:
             baselines = Baselines(self.settings, self.task, self.grid, self.roster, self.recorder)
-            baselines.record(chosen)
+            try:
+                baselines.record(chosen)
+            except FedproofError:
+                # The run itself is done, and its model is not lost with the comparison.
+                self.recorder.finish(chosen, self._summary_facts())
+                raise
         self.recorder.finish(chosen, self._summary_facts())
         return chosen
 

@@ -256,6 +256,8 @@ LOWER_IS_BETTER = frozenset(
     {"loss", "perplexity", "mean_absolute_error", "root_mean_squared_error"}
 )
 """Metrics that improve downwards; the others improve upwards."""
+SHARES = frozenset({"accuracy", "auroc", "average_precision", "f1"})
+"""Metrics from 0 to 1."""
 
 
 def _from_histograms(positives: Tensor, negatives: Tensor, decided: int) -> Metrics:

@@ -12,10 +12,37 @@ from pathlib import Path
 from benchmarks.data import hospitals
 from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
 from server_app.evidence import files
+from task.atomic import atomic
 from tests.flower import ROOT, listens, running, wait_for
 from tests.proxy import Proxy
 
 NODES = ("federation=remote", "federation.superlink=silos", "federation.nodes=4")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What the processes of one machine take for the time; see ``tests/jumping``.
+
+    Attributes
+    ----------
+    path : Path
+        Of the file that says by how many seconds it is off.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        self.jump(0)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what makes a process go by it."""
+        return {"PYTHONPATH": str(ROOT / "tests" / "jumping"), "CLOCK": str(self.path)}
+
+    def jump(self, seconds: float) -> None:
+        """Put it off by some seconds."""
+        with atomic(self.path) as temporary:
+            temporary.write_text(str(seconds), encoding="ascii")
 
 
 @dataclass
@@ -34,6 +61,8 @@ class Federation:
         The SuperNodes, by hospital.
     networks : dict of str to Proxy
         The only way from each of them to the SuperLink.
+    clocks : dict of str to Clock
+        The clock on the wall of each of them, and of the ``superlink``.
     """
 
     folder: Path
@@ -41,6 +70,7 @@ class Federation:
     superlink: subprocess.Popen[bytes] | None = None
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     networks: dict[str, Proxy] = field(default_factory=dict)
+    clocks: dict[str, Clock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._stack = ExitStack()
@@ -61,8 +91,9 @@ class Federation:
         self.superlink = self._run("superlink", command, self.environment)
         wait_for(lambda: listens(self.port), 90)
 
-    def start_node(self, name: str, data: Path) -> None:
-        """Start a SuperNode."""
+    def start_node(self, name: str) -> None:
+        """Start a hospital's SuperNode."""
+        (data,) = (self.folder.parent / "data").glob(f"*.{name}.*")
         if name not in self.networks:
             self.networks[name] = self._stack.enter_context(Proxy(self.port))
         home = {"FLWR_HOME": str(self.folder / f"{name}-home")}
@@ -102,6 +133,8 @@ class Federation:
         self, name: str, command: Sequence[str], environment: dict[str, str]
     ) -> subprocess.Popen[bytes]:
         self._count += 1
+        clock = self.clocks.setdefault(name, Clock(self.folder / f"{name}.clock"))
+        environment = environment | clock.environment
         folder = self.folder / f"{self._count:03}-{name}"
         return self._stack.enter_context(running(command, folder, environment))
 
@@ -113,7 +146,7 @@ def four_hospitals(folder: Path) -> Iterator[Federation]:
     try:
         federation.start_superlink()
         for path in hospitals.main(folder / "data"):
-            federation.start_node(path.name.split(".")[1], path)
+            federation.start_node(path.name.split(".")[1])
         yield federation
     finally:
         federation.close()

@@ -36,11 +36,11 @@ def rounds_done(directory, count):
     wait_for(lambda: len(rounds_of(directory)) >= count, 180)
 
 
-def finished(process, directory):
+def finished(process, directory, rounds=ROUNDS):
     """Return the lines of the rounds of a run that went on to its end."""
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert len(rounds_of(directory)) == ROUNDS
+    assert len(rounds_of(directory)) == rounds
     return rounds_of(directory)
 
 
@@ -127,6 +127,38 @@ def test_a_superlink_that_is_restarted(tmp_path, hospitals, undisturbed):
     resumed = hospitals.run(tmp_path, f"resume={tmp_path}", f"rounds={ROUNDS}")
     assert all(line["answered"] == ALL for line in finished(resumed, tmp_path))
     assert model(tmp_path) == undisturbed
+
+
+def test_clocks_that_jump(tmp_path, hospitals):
+    """A silo's by an hour: it is refused, and missed, not waited for. The SuperLink's: all are."""
+    run = hospitals.run(tmp_path, "rounds=60", "federation.min_clients=3")
+    rounds_done(tmp_path, 1)
+    ends_and_starts_again(hospitals, "va", -3700)
+    wait_for(lambda: any(line["failed"] for line in rounds_of(tmp_path)), 90)
+    wait_for(lambda: rounds_of(tmp_path)[-1]["answered"] == ALL, 120)
+    hit = [line for line in rounds_of(tmp_path) if line["failed"]]
+    assert [line["failed"] for line in hit] == [{"va": "its node left"}]
+    assert hit[0]["seconds"] < 60
+    hospitals.clocks["superlink"].jump(3700)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 1 and "Traceback" not in said
+    wait_for(lambda: all(node.poll() is not None for node in hospitals.nodes.values()), 60)
+    hospitals.clocks["superlink"].jump(0)
+    for name in ALL:
+        hospitals.start_node(name)
+    done = len(rounds_of(tmp_path))
+    resumed = hospitals.run(tmp_path, f"resume={tmp_path}", f"rounds={done + 2}")
+    lines = finished(resumed, tmp_path, done + 2)
+    assert lines[-2]["answered"] == lines[-1]["answered"] == ALL
+
+
+def ends_and_starts_again(hospitals, name, seconds):
+    """Put a silo's clock off; when its SuperNode has ended, mend the clock and start another."""
+    node = hospitals.nodes[name]
+    hospitals.clocks[name].jump(seconds)
+    wait_for(lambda: node.poll() is not None, 60)
+    hospitals.clocks[name].jump(0)
+    hospitals.start_node(name)
 
 
 FULL = """

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import ast
+import http.server
+import json
+import re
+import subprocess
+import sys
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -118,3 +125,71 @@ def test_the_lock_is_that_of_the_project(lock: list[dict]) -> None:
         assert any(requirement.specifier.contains(v, prereleases=True) for v in found), (
             f"{requirement}: uv lock"
         )
+
+
+WAIVER = re.compile(r'^\s*"[\w-]+",\s+# \w.{20,}$')
+
+
+class Advisories(http.server.BaseHTTPRequestHandler):
+    """What OSV says, were there an advisory about the one package that is ``hit``."""
+
+    hit = "no package"
+
+    def do_POST(self) -> None:
+        """Name what is known of each package."""
+        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        known = {"vulns": [{"id": "GHSA-hole", "modified": "2024-01-01T00:00:00Z"}]}
+        names = [query["package"]["name"] for query in told["queries"]]
+        self._answer({"results": [known if name == self.hit else {} for name in names]})
+
+    def do_GET(self) -> None:
+        """Tell all of it."""
+        fixed = [{"introduced": "0"}, {"fixed": "99"}]
+        package = {"ecosystem": "PyPI", "name": self.hit}
+        when = dict.fromkeys(("published", "modified"), "2024-01-01T00:00:00Z")
+        affected = [{"package": package, "ranges": [{"type": "ECOSYSTEM", "events": fixed}]}]
+        self._answer({"id": "GHSA-hole", "summary": "a hole", "affected": affected, **when})
+
+    def _answer(self, told: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(told).encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def service() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def audit(url: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / ".ci" / "audit.py", url]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("hit", "status"), [("flwr", 1), ("no package", 0)])
+def test_a_known_hole_fails_the_audit(
+    service: str, monkeypatch: pytest.MonkeyPatch, hit: str, status: int
+) -> None:
+    monkeypatch.setattr(Advisories, "hit", hit)
+    done = audit(service)
+    assert done.returncode == status, done.stderr
+    assert ("flwr" in done.stdout and "GHSA-hole" in done.stdout) is bool(status)
+
+
+def test_an_audit_without_a_service_says_so_and_does_not_fail() -> None:
+    done = audit("http://127.0.0.1:1")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1
+    assert "nothing was checked, http://127.0.0.1:1" in done.stdout
+
+
+def test_waivers_have_reasons() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    waived = tomllib.loads(text)["tool"]["uv"]["audit"]["ignore"]
+    lines = text.split("ignore = [", 1)[1].split("]", 1)[0].splitlines()[1:]
+    assert len(waived) == sum(WAIVER.match(line) is not None for line in lines)

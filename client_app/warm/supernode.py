@@ -40,6 +40,9 @@ _OWN = 0.01, 0.1
 """The shortest and the longest pause before a question that stays within this process."""
 _BUSY = 1.0
 """Flower's pauses while a message is being answered are shorter than this, the others longer."""
+HEARTBEAT = 10
+"""Seconds within which the SuperLink may expect a sign of life, Flower's least; its own are 30.
+After twice that the SuperLink answers for a node that nothing is heard of, and nobody waits."""
 _OURS = ("--isolation", "--superexec-auth-secret-file", "--ssl-certfile")
 
 
@@ -111,6 +114,8 @@ def _flower(arguments: Sequence[str], inbox: Inbox) -> None:
     loop.time = Pauses()  # type: ignore[attr-defined]
     inbox.watch(loop)
     hasten(loop.__name__)
+    for user in ("flwr.supercore.heartbeat", "flwr.supernode.fleet_http_connection"):
+        importlib.import_module(user).HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT  # type: ignore[attr-defined]
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *arguments]
     command.flower_supernode()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -14,6 +15,7 @@ from conf.errors import FedproofError
 from conf.schema import Engine, Settings
 from server_app import checkpoint
 from server_app.comparison.likeness import likeness
+from server_app.evaluating import Shape, shape_of, usual_shape
 from server_app.evidence.events import announce
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
@@ -26,13 +28,17 @@ from server_app.federation.validation import (
     reasons,
 )
 from task.base import Task
-from task.evaluation import add
+from task.evaluation import add, plausible
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
 from task.personalization import initial_state
 from task.pooled import Pooled
 
 log = logging.getLogger("flwr")
 KIND = "evaluate.alone"
+_KINDS = ("federated", "local")
+"""Of models that a client evaluates."""
+_COSINE = 1.001
+"""What a cosine of single precision cannot be beyond."""
 
 
 class Baselines:
@@ -66,6 +72,7 @@ class Baselines:
         self._roster = roster
         self._recorder = recorder
         self._shared: Mapping[str, Any] = grid.header["shared"]
+        self._objective = task.objective(self._shared)
         both = sorted(set(roster.trainable) & set(roster.testable))
         most = settings.baselines.clients
         share = min(1.0, most / max(len(both), 1))
@@ -107,7 +114,7 @@ class Baselines:
             "federated_steps": steps,
             "failed": failed,
             "seconds": spent,
-            "pooled": _pooled(self._task.objective(self._shared), clients.values()),
+            "pooled": _pooled(self._objective, clients.values()),
             "clients": {name: _without_statistics(told) for name, told in clients.items()},
         }
         self._recorder.baselines(facts)
@@ -151,13 +158,14 @@ class Baselines:
         content = RecordDict({"start": start, "federated": federated, "config": told})
         timeout = self._settings.federation.timeout * rounds
         answers = self._grid.ask(KIND, dict.fromkeys(self._clients, content), timeout)
+        usual = {kind: usual_shape(_parts(answers.values(), kind)) for kind in _KINDS}
         clients: dict[str, dict[str, Any]] = {}
         failed: dict[str, str] = {}
         for client, answer in sorted(answers.items()):
             try:
                 if isinstance(answer, str):
                     raise InvalidAnswerError(answer)
-                clients[client] = self._taken(client, answer)
+                clients[client] = self._taken(client, answer, rounds, usual)
             except InvalidAnswerError as error:
                 failed[client] = str(error)
         if not clients:
@@ -170,31 +178,29 @@ class Baselines:
             )
         return clients, failed, round(time.monotonic() - started, 3)
 
-    def _taken(self, client: str, answer: RecordDict) -> dict[str, Any]:
+    def _taken(
+        self, client: str, answer: RecordDict, rounds: int, usual: Mapping[str, Shape]
+    ) -> dict[str, Any]:
         """Check a client's answer and return it as plain values."""
         member = self._roster.members[client]
         result: dict[str, Any] = {"train": member.train, "test": member.test, "statistics": {}}
         try:
-            for name in ("federated", "local"):
-                part = RecordDict(
-                    {"metrics": answer[name], "statistics": answer[f"{name}-statistics"]}
-                )
+            for kind in _KINDS:
+                part = _part(answer, kind)
                 metrics = dict(check_metrics(part, member.test))
-                del metrics["num-examples"]
-                result[name] = metrics
-                result["statistics"][name] = check_statistics(part)
-            facts = answer["facts"]
-            assert isinstance(facts, ConfigRecord)
-            curve = facts["curve"]
-            assert isinstance(curve, list)
-            result["alignment"] = _finite(facts["alignment"])
-            result["steps"] = int(_finite(facts["steps"]))
-            result["curve"] = [round(_finite(value), 5) for value in curve]
+                statistics = check_statistics(part)
+                rows = int(str(metrics.pop("num-examples")))
+                if shape_of(statistics) != usual[kind] or not plausible(
+                    self._objective, statistics, rows
+                ):
+                    raise InvalidAnswerError("its statistics do not fit the task")
+                result[kind], result["statistics"][kind] = metrics, statistics
+            most = rounds * self._settings.train.steps_on(member.train)
+            return result | _facts(answer["facts"], rounds, most)
         except InvalidAnswerError:
             raise
         except (KeyError, AssertionError, TypeError, ValueError):
             raise InvalidAnswerError("its comparison cannot be read") from None
-        return result
 
     def _central(
         self, pooled: Pooled, start: ArrayRecord, steps: int, clients: dict[str, dict[str, Any]]
@@ -230,6 +236,33 @@ def _pooled(
 
 def _without_statistics(told: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in told.items() if key != "statistics"}
+
+
+def _part(answer: RecordDict, kind: str) -> RecordDict:
+    """Return what an answer says of one kind of model, as an evaluation would."""
+    return RecordDict({"metrics": answer[kind], "statistics": answer[f"{kind}-statistics"]})
+
+
+def _parts(answers: Iterable[RecordDict | str], kind: str) -> Iterator[RecordDict]:
+    for answer in answers:
+        with suppress(LookupError):
+            if not isinstance(answer, str):
+                yield _part(answer, kind)
+
+
+def _facts(record: Any, rounds: int, most: int) -> dict[str, Any]:
+    """Return how a client trained: in so many rounds, at most so many steps."""
+    assert isinstance(record, ConfigRecord)
+    curve, steps = record["curve"], _finite(record["steps"])
+    assert isinstance(curve, list)
+    alignment = _finite(record["alignment"])
+    if len(curve) > rounds or not 0 <= steps <= most or abs(alignment) > _COSINE:
+        raise InvalidAnswerError("what it tells of its training is not possible")
+    return {
+        "alignment": alignment,
+        "steps": int(steps),
+        "curve": [round(_finite(value), 5) for value in curve],
+    }
 
 
 def _finite(value: Any) -> float:

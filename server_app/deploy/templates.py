@@ -63,16 +63,11 @@ WantedBy=multi-user.target
 """
 
 COMPOSE = """\
-# docker compose up -d; the image is built from a checkout of fedproof: CHECKOUT=/path
+# docker compose up -d, with CHECKOUT=/path: a checkout of fedproof, of which the image is built.
+# Once before: chown -R 10001 . (the user in the container; it alone may read the keys).
 services:
   $service:
-    build:
-      context: $${CHECKOUT:?the checkout of fedproof}
-      dockerfile_inline: |
-        FROM python:3.12.11-slim-bookworm
-        COPY . /src
-        RUN pip install --no-cache-dir /src && useradd --uid 10001 fedproof
-        USER 10001
+    build: $${CHECKOUT:?the checkout of fedproof}
     user: "10001"
     working_dir: /kit
     command: ["/bin/sh", "/kit/start.sh"]

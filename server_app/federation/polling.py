@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from flwr.app import Message
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -66,17 +67,31 @@ class PolledGrid(ExchangeGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Send messages as parcels; return the answers that come within `timeout` seconds."""
+        """Send messages as parcels; return the answers that come within `timeout` seconds.
+
+        For a node that left, or whose heartbeats have stopped, the SuperLink answers with an error
+        as soon as it knows.
+        """
+        messages = list(messages)
+        numbers = self.push_messages(messages)
         # A message that could not be pushed has no id, and no answer.
-        waiting = {number for number in self.push_messages(messages) if number}
+        asked = {n: message for n, message in zip(numbers, messages, strict=True) if n}
+        waiting = set(asked)
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         answers: list[Message] = []
         while waiting and (arrived := arrivals(self, waiting, deadline)):
-            answers += arrived
+            answers += [_attributed(answer, asked) for answer in arrived]
             waiting -= {answer.metadata.reply_to_message_id for answer in arrived}
             if waiting:
                 time.sleep(SHORTEST)
         return answers
+
+
+def _attributed(answer: Message, asked: Mapping[str, Message]) -> Message:
+    """Return an answer as that of its node: what the SuperLink says in its place is its own."""
+    if answer.metadata.src_node_id != SUPERLINK_NODE_ID or not answer.has_error():
+        return answer
+    return Message(answer.error, reply_to=asked[answer.metadata.reply_to_message_id])
 
 
 def arrivals(grid: Grid, waiting: Collection[str], deadline: float) -> list[Message]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from flwr.app import Message, MessageType
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from conf.errors import FedproofError
@@ -209,6 +210,9 @@ def read_reply(reply: Message, digests: Mapping[str, str]) -> Cohort:
     WireError
         If it is an error, a refusal, or from a node that runs other code or settings.
     """
+    if reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+        # The SuperLink's word: it was logged out, or its heartbeats have stopped.
+        raise WireError("its node left")
     if reply.has_error():
         raise WireError(f"its ClientApp failed: {_first_line(reply.error.reason)}")
     cohort = Cohort.unpack(reply.content)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from conf.errors import FedproofError
 from task.arrays import array_of, record_of, values_of
 from task.clusters import apart, joined, numbered
+from task.metric_names import GLOBAL
+from task.objectives import SHARES
 from task.shown import is_plain, shown
 from task.wire import VECTORS, records
 
@@ -105,7 +107,7 @@ class Reference:
 
 
 def check_metrics(content: RecordDict, rows: int) -> MetricRecord:
-    """Refuse metrics that are not finite numbers, or an absurd count of examples.
+    """Refuse metrics that no model can have, or an absurd count of examples.
 
     Returns
     -------
@@ -126,6 +128,8 @@ def check_metrics(content: RecordDict, rows: int) -> MetricRecord:
             raise InvalidAnswerError(f"a metric has a name that none may have: '{shown(key, 40)}'")
         if isinstance(value, list) or not math.isfinite(value):
             raise InvalidAnswerError(f"its '{key}' is not a finite number")
+        if key.removeprefix(GLOBAL) in SHARES and not 0 <= value <= 1:
+            raise InvalidAnswerError(f"its '{key}' of {value:g} is not between 0 and 1")
     return metrics
 
 

@@ -1,6 +1,9 @@
 """What `fedproof deploy init` writes: private, complete, never over what is there."""
 
+import re
+import shutil
 import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,12 +12,14 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from benchmarks.data import hospitals
+from conf.digest import PACKAGES
 from conf.errors import FedproofError
 from server_app.deploy import check, command
 from server_app.deploy.federation import read_federation
 from server_app.deploy.keys import make_authority, make_server
 from task.rules import read_rules
 
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = {"name": "heart", "address": "fl.example.org", "silos": ["a", "b"], "task": "healthcare"}
 
 
@@ -66,10 +71,6 @@ def test_the_certificate_is_for_the_address_and_loopback(made):
 
 def test_the_files_are_what_they_are_for(made):
     server, silo = made / "server", made / "silos" / "b"
-    for compose in (server / "docker-compose.yaml", silo / "docker-compose.yaml"):
-        (service,) = yaml.safe_load(compose.read_text())["services"].values()
-        assert service["user"] == "10001" and service["read_only"] and service["cap_drop"]
-        assert "FROM python:3.12.11" in service["build"]["dockerfile_inline"]
     nginx = (server / "nginx.conf").read_text()
     assert nginx.count("proxy_pass") == 1 and "location /v1/fleet/" in nginx
     assert "location / { return 404; }" in nginx
@@ -77,6 +78,56 @@ def test_the_files_are_what_they_are_for(made):
     assert 'client=\\"b\\"' in (silo / "start.sh").read_text()
     assert read_rules(silo / "policy.yaml").tasks == ("healthcare",)
     assert not any("$name" in p.read_text() for p in made.rglob("*") if p.is_file())
+
+
+CONFINED = {
+    "build": "${CHECKOUT:?the checkout of fedproof}",
+    "user": "10001",
+    "working_dir": "/kit",
+    "command": ["/bin/sh", "/kit/start.sh"],
+    "restart": "unless-stopped",
+    "read_only": True,
+    "tmpfs": ["/tmp"],
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+}
+"""What a container is, whichever side it is of; anything else has to be meant."""
+
+
+def test_containers_are_confined_and_only_the_superlink_listens(made):
+    for kit, more in (
+        ("server", {"volumes": [".:/kit"], "ports": ["8000:8000"]}),
+        ("silos/b", {"volumes": [".:/kit", "${DATA:?the data}:/data:ro"],
+                     "environment": {"DATA": "/data"}}),
+    ):  # fmt: skip
+        told = yaml.safe_load((made / kit / "docker-compose.yaml").read_text())
+        assert list(told) == ["services"]
+        assert list(told["services"].values()) == [CONFINED | more]
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is missing")
+def test_compose_takes_its_files(made, monkeypatch):
+    monkeypatch.setenv("CHECKOUT", str(ROOT))
+    monkeypatch.setenv("DATA", str(made))
+    for kit in (made / "server", made / "silos" / "b"):
+        command = ["docker-compose", "-f", kit / "docker-compose.yaml", "config"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (service,) = yaml.safe_load(done.stdout)["services"].values()
+        assert service["build"] in ({"context": str(ROOT)}, str(ROOT))
+        assert service["user"] == "10001"
+
+
+def test_the_image_holds_what_the_lock_does_and_no_more_of_a_checkout(made):
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    (origin,) = (line for line in lines if line.startswith("FROM "))
+    assert re.fullmatch(r"FROM python:3\.\d+\.\d+-slim-\w+", origin)
+    assert lines[-1] == "USER 10001" and any("--require-hashes" in line for line in lines)
+    first, *kept = (ROOT / ".dockerignore").read_text().splitlines()
+    assert first == "*"
+    assert {line[1:] for line in kept if line.startswith("!")} == {
+        *PACKAGES, "LICENSE", "README.md", "pyproject.toml", "uv.lock",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

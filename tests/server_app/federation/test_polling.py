@@ -2,11 +2,15 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 
+from server_app.compat import adopt_identity, stamp
 from server_app.federation import polling
 from server_app.federation.polling import PolledGrid
+from server_app.federation.roster import read_reply
 from task.parcel import is_parcel
+from task.wire import WireError
 
 
 class Slow:
@@ -37,7 +41,10 @@ class Slow:
         while time.thread_time() - started < self.cost:
             pass
         come = [i for i in message_ids if self.due[i] < time.monotonic()]
-        return [SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=i)) for i in come]
+        return [
+            SimpleNamespace(metadata=SimpleNamespace(reply_to_message_id=i, src_node_id=7))
+            for i in come
+        ]
 
 
 def asks(*delays):
@@ -82,6 +89,30 @@ def test_one_that_waits_for_its_parts_does_not_cost_the_others_theirs():
 def test_messages_that_could_not_be_sent_are_not_waited_for():
     assert numbers(PolledGrid(Slow()).send_and_receive(asks(None, 0.0))) == ["1"]
     assert PolledGrid(Slow()).send_and_receive(asks(None)) == []
+
+
+def test_a_node_that_left_is_given_up_at_once_and_named():
+    """The SuperLink answers in its place, in its own name."""
+    adopt_identity(1)
+    asked = [Message(RecordDict(), dst_node_id=node, message_type="train") for node in (5, 6)]
+    grid = Slow()
+
+    def push(messages):
+        return [stamp(message).metadata.message_id for message in messages]
+
+    def gone(message_ids):
+        return [
+            create_message_error_unavailable_res_message(m.metadata, "node_unavail")
+            for m in asked
+            if m.metadata.message_id in message_ids
+        ]
+
+    grid.push_messages, grid.pull_messages = push, gone
+    answers = PolledGrid(grid).send_and_receive(asked, timeout=60)
+    assert [answer.metadata.src_node_id for answer in answers] == [5, 6]
+    for answer in answers:
+        with pytest.raises(WireError, match="^its node left$"):
+            read_reply(answer, {})
 
 
 def test_dear_questions_are_asked_less_often(monkeypatch):
