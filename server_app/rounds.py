@@ -246,19 +246,14 @@ class RoundLoop:
     def _checkpoint(self, arrays: ArrayRecord) -> None:
         tensors, tree = checkpoint.strategy_state(self.strategy)
         facts = {
-            "round": self.done,
-            "keys": list(arrays),
-            "digests": self.digests,
-            "strategy": tree,
-            "shared": self._shared,
-            "stack": self._stack,
-            "lineage": self._lineage,
+            "round": self.done, "keys": list(arrays), "digests": self.digests, "strategy": tree,
+            "shared": self._shared, "stack": self._stack, "lineage": self._lineage,
             "privacy": self.account.state(),
             "sampling": self.sampler.state(),
             "selection": self.selection.facts(),
             "totals": self.recorder.totals(),
             "seconds": self.seconds,
-        }
+        }  # fmt: skip
         parts = {"model": checkpoint.to_tensors(arrays), "strategy": tensors}
         parts["noise"] = self.account.tensors()
         if self.selection.best is not None:

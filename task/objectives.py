@@ -256,7 +256,7 @@ LOWER_IS_BETTER = frozenset(
     {"loss", "perplexity", "mean_absolute_error", "root_mean_squared_error"}
 )
 """Metrics that improve downwards; the others improve upwards."""
-SHARES = frozenset({"accuracy", "auroc", "average_precision", "f1"})
+SHARES = frozenset({"accuracy", "auroc", "average_precision", "f1", "f1_macro"})
 """Metrics from 0 to 1."""
 
 
