@@ -27,9 +27,6 @@ CACHED = 1 << 19
 """Values of a weight that are read at once for two products: 2 MiB, part of a shared cache."""
 _COLUMNS, _INNER = 16, 128
 """Pieces with fewer columns, or with shorter sums, are slower than torch."""
-_FEWEST_OUTPUTS, _FEWEST_INPUTS, _LONGEST_SUM = 4, 256, 128
-"""Of a layer, and rows of a batch, for which numpy's gradient of a weight is torch's bit by bit,
-as measured with MKL and OpenBLAS on layers of 1 to 128 outputs and 1 to 3072 inputs."""
 quietly = np.errstate(all="ignore")
 """Decorates what multiplies: of a model that diverges torch says nothing either."""
 
@@ -96,29 +93,6 @@ def stepped(weight: Tensor, x: Tensor, grad: Tensor, rate: float) -> Tensor:
         multiply(grad.numpy(), part.numpy(), out.numpy())
         part.addmm_(grad_t, inputs, alpha=-rate)
     return x_grad
-
-
-@quietly
-def outer(grad: Tensor, x: Tensor, out: Tensor) -> None:
-    """Write the gradients of several clients' weights to `out`: sums over rows of grad ⊗ input.
-
-    numpy takes half of the time; where it would round otherwise, torch does it.
-
-    Parameters
-    ----------
-    grad : Tensor, shape (clients, rows, outputs)
-        Of the outputs.
-    x : Tensor, shape (clients, rows, inputs)
-        The inputs.
-    out : Tensor, shape (clients, outputs, inputs)
-        Overwritten.
-    """
-    rows, outputs, inputs = x.shape[1], *out.shape[1:]
-    same = outputs >= _FEWEST_OUTPUTS and inputs >= _FEWEST_INPUTS and rows <= _LONGEST_SUM
-    if same and out.device.type == "cpu" and out.dtype in KINDS:
-        multiply(grad.mT.numpy(), x.numpy(), out.numpy())
-    else:
-        torch.bmm(grad.mT, x, out=out)
 
 
 def even(length: int, most: int) -> int:

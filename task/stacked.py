@@ -18,8 +18,7 @@ from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
 from task.device import CPU
 from task.objectives import Objective
-from task.products import outer
-from task.training import SGD, Trained, epochs, shape_gradient
+from task.training import SGD, Trained, epochs, seeded, shape_gradient
 
 MOST = 8
 """Clients in one stack at most: more are hardly faster, and harder to spread over workers."""
@@ -100,12 +99,11 @@ class _Plan:
     def of(cls, count: int, config: TrainConfig, seed: int, device: torch.device) -> _Plan:
         size = config.batch_size
         filling = torch.full((-count % size,), -1)
-        # Of its own, for to save and restore that of the process takes longer than to draw.
-        generator = torch.Generator().manual_seed(seed)
-        parts = [
-            torch.cat([order, filling]).view(-1, size)[:used]
-            for order, used in epochs(count, config, generator)
-        ]
+        with seeded(seed):
+            parts = [
+                torch.cat([order, filling]).view(-1, size)[:used]
+                for order, used in epochs(count, config)
+            ]
         rows = torch.cat(parts)
         counted = (rows >= 0).float()
         share = counted / counted.sum(1, keepdim=True)
@@ -257,7 +255,7 @@ class _Dense:
         grad *= share.unsqueeze(2)
         for i in reversed(range(len(weights))):
             weight_grad, bias_grad = gradients[i]
-            outer(grad, inputs[i], weight_grad)
+            torch.bmm(grad.mT, inputs[i], out=weight_grad)
             torch.sum(grad, 1, out=bias_grad)
             if i:
                 grad = torch.bmm(grad, weights[i][0]).mul_(inputs[i] > 0)

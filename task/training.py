@@ -21,7 +21,6 @@ from task.objectives import Objective
 
 Memory = dict[str, Tensor]
 """What an optimiser remembers from step to step, by name: momentum, or Adam's moments."""
-Rng = torch.Generator | None
 Penalty = Callable[[Tensor], Tensor]
 """What is added to a batch's loss after the model saw it, from the positions of its rows."""
 
@@ -121,7 +120,8 @@ def _differentiate(
         network.backward(derivative.div_(len(losses)), rate)
         return losses.mean()
     loss = objective.loss(network(batch.x), batch.y).mean()
-    (loss if extra is None else loss + extra()).backward()  # type: ignore[no-untyped-call]
+    whole = loss if extra is None else loss + extra()
+    whole.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
@@ -185,12 +185,12 @@ def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
         yield from torch.split(order, config.batch_size)[:used]
 
 
-def epochs(count: int, config: TrainConfig, rng: Rng = None) -> Iterator[tuple[Tensor, int]]:
-    """Yield each epoch's order of the rows (`rng` None: torch's own), and its batches in use."""
+def epochs(count: int, config: TrainConfig) -> Iterator[tuple[Tensor, int]]:
+    """Yield each epoch's order of the rows, and how many of its batches are used."""
     per_epoch = -(-count // config.batch_size)
     left = config.steps_on(count)
     while left > 0:
-        yield torch.randperm(count, generator=rng), min(left, per_epoch)
+        yield torch.randperm(count), min(left, per_epoch)
         left -= per_epoch
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from task import products
-from task.products import contracted, multiply, outer
+from task.products import contracted, multiply
 
 SIDES = st.integers(1, 40)
 
@@ -70,18 +70,3 @@ def test_large_products_may_use_torchs_threads(monkeypatch):
     multiply(np.ones((6, 6)), np.ones((6, 50_000)), out)
     assert (out == 6).all()
     assert (contracted(np.ones((32, 9000)), np.ones((9000, 27))) == 9000).all()
-
-
-@pytest.mark.parametrize("rows", [1, 10, 128, 129])
-@pytest.mark.parametrize(("outputs", "inputs"), [(10, 3072), (4, 256), (3, 300), (10, 255)])
-def test_gradients_of_weights_are_torchs_bit_by_bit(rows, outputs, inputs):
-    torch.manual_seed(0)
-    grad, x = torch.randn(3, rows, outputs), torch.randn(3, 2, rows, inputs)[:, 1]
-    # As in a stack of models: rows of weights and biases, whose weights are viewed.
-    found, expected = (
-        torch.empty(3, outputs * (inputs + 1))[:, : outputs * inputs].view(3, outputs, inputs)
-        for _ in range(2)
-    )
-    outer(grad, x, found)
-    torch.bmm(grad.mT, x, out=expected)
-    assert torch.equal(found, expected)
