@@ -77,7 +77,13 @@ def test_a_simulation(clock, federate):
 
 
 def test_what_is_spent(clock, federate, tmp_path):
-    private = ("rounds=2", "model=logistic", "privacy=record_dp", "privacy.sigma=2.0", "task.scaling=local")
+    private = (
+        "rounds=2",
+        "model=logistic",
+        "privacy=record_dp",
+        "privacy.sigma=2.0",
+        "task.scaling=local",
+    )
     spent = []
     for name, tamper in (("steady", None), ("jumped", jumping(clock))):
         (tmp_path / name).mkdir()
