@@ -67,7 +67,9 @@ COMPOSE = """\
 # Once before: chown -R 10001 . (the user in the container; it alone may read the keys).
 services:
   $service:
-    build: $${CHECKOUT:?the checkout of fedproof}
+    build:
+      context: $${CHECKOUT:?the checkout of fedproof}
+      dockerfile: server_app/deploy/Dockerfile
     user: "10001"
     working_dir: /kit
     command: ["/bin/sh", "/kit/start.sh"]

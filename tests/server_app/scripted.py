@@ -68,6 +68,8 @@ class Scripted(ExchangeGrid):
         return [self._push(message) for message in messages]
 
     def _push(self, message):
+        # Their deadline passed while somebody else was told of.
+        self._give_up(self.given_up & set(self.out))
         ((client, told),) = Cohort.unpack(message.content).parts.items()
         version = int(told["config"]["server-round"]) - 1
         fate = next(self.fates, "good")
@@ -93,12 +95,15 @@ class Scripted(ExchangeGrid):
         # Whose work was given up answers all the same, now that somebody else is waited for.
         late, self.old = self.old, []
         if not ready:
-            self.old += [self._reply(*self.out.pop(n)) for n in list(message_ids)]
+            self._give_up(message_ids)
             return late
         picked = sorted(ready, key=list(self.out).index)[next(self.order, 0) % len(ready)]
         message, fate, client, values = self.out.pop(picked)
         replies = [self._reply(message, fate, client, values)]
         return late + replies * (2 if fate == "twice" else 1)
+
+    def _give_up(self, message_ids):
+        self.old += [self._reply(*self.out.pop(number)) for number in list(message_ids)]
 
     def _reply(self, message, fate, client, values):
         if fate == "raises":

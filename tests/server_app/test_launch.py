@@ -183,5 +183,6 @@ def test_evaluating_what_is_no_model(tmp_path):
 def test_quoting_survives_hydras_grammar(tmp_path):
     for name in ("plain", "with space", "a=b,c", "ünï", "it's {odd} $x"):
         path = tmp_path / name
+        path.touch()
         (settings_path,) = prepare([f"task.path={quote(path)}"])
         assert json.loads(settings_path.partition("=")[2]) == str(path)

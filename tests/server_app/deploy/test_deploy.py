@@ -20,6 +20,7 @@ from server_app.deploy.keys import make_authority, make_server
 from task.rules import read_rules
 
 ROOT = Path(__file__).resolve().parents[3]
+IMAGE = "server_app/deploy/Dockerfile"
 GOOD = {"name": "heart", "address": "fl.example.org", "silos": ["a", "b"], "task": "healthcare"}
 
 
@@ -81,7 +82,7 @@ def test_the_files_are_what_they_are_for(made):
 
 
 CONFINED = {
-    "build": "${CHECKOUT:?the checkout of fedproof}",
+    "build": {"context": "${CHECKOUT:?the checkout of fedproof}", "dockerfile": IMAGE},
     "user": "10001",
     "working_dir": "/kit",
     "command": ["/bin/sh", "/kit/start.sh"],
@@ -114,16 +115,17 @@ def test_compose_takes_its_files(made, monkeypatch):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (service,) = yaml.safe_load(done.stdout)["services"].values()
-        assert service["build"] in ({"context": str(ROOT)}, str(ROOT))
+        assert service["build"] == {"context": str(ROOT), "dockerfile": IMAGE}
+        assert (ROOT / IMAGE).is_file()
         assert service["user"] == "10001"
 
 
 def test_the_image_holds_what_the_lock_does_and_no_more_of_a_checkout(made):
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    lines = (ROOT / IMAGE).read_text().splitlines()
     (origin,) = (line for line in lines if line.startswith("FROM "))
     assert re.fullmatch(r"FROM python:3\.\d+\.\d+-slim-\w+", origin)
     assert lines[-1] == "USER 10001" and any("--require-hashes" in line for line in lines)
-    first, *kept = (ROOT / ".dockerignore").read_text().splitlines()
+    first, *kept = (ROOT / f"{IMAGE}.dockerignore").read_text().splitlines()
     assert first == "*"
     assert {line[1:] for line in kept if line.startswith("!")} == {
         *PACKAGES, "LICENSE", "README.md", "pyproject.toml", "uv.lock",
