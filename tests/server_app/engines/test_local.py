@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -12,13 +11,14 @@ from hypothesis import strategies as st
 
 from conf.compose import compose
 from server_app.compat import adopt_identity, stamp
-from server_app.engines import pool
+from server_app.engines import local, pool
 from server_app.engines.local import SHARES, Joined, LocalGrid, deal, run_local
 from server_app.engines.pool import DIED, _error
 from server_app.evidence import files
 from server_app.evidence.events import watching
 from task.wire import UNSENT, Cohort
 from tests.flower import ROOT
+from tests.server_app.scripted import Clock
 
 ROWS = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 999), min_size=1)
 
@@ -50,8 +50,9 @@ def test_what_pieces_did_not_send_is_joined():
     assert joined.cohort().header == {UNSENT: {"va": 7, "hungary": 9}, "code": "x"}
 
 
-def test_a_fast_exchange_is_cut_into_fewer_pieces():
+def test_a_fast_exchange_is_cut_into_fewer_pieces(monkeypatch):
     workers = Workers()
+    monkeypatch.setattr(local, "time", workers.clock)
     grid = LocalGrid(workers, Context(1, 1, {}, RecordDict(), {}))
     adopt_identity(1)
     clients = [f"c{i}" for i in range(40)]
@@ -77,11 +78,11 @@ class Workers:
     def __init__(self, deadly=()):
         self.deadly = set(deadly)
         self.asked = []
-        self.delay = 0.0
+        self.clock, self.delay = Clock(), 0.0
 
     def ask(self, messages, timeout):
         for index, message in enumerate(messages):
-            time.sleep(self.delay)
+            self.clock.sleep(self.delay)
             cohort = Cohort.unpack(message.content)
             self.asked.append(sorted(cohort.parts))
             if self.deadly & set(cohort.parts):
