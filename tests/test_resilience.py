@@ -1,5 +1,6 @@
 """What breaks while four SuperNodes train: the run goes on, or ends and can be resumed."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -129,6 +130,7 @@ def test_a_superlink_that_is_restarted(tmp_path, hospitals, undisturbed):
     assert model(tmp_path) == undisturbed
 
 
+@pytest.mark.skipif("FEDPROOF_CLOCKS" not in os.environ, reason="long: FEDPROOF_CLOCKS=1 runs it")
 def test_clocks_that_jump(tmp_path, hospitals):
     """A silo's by an hour: it is refused, and missed, not waited for. The SuperLink's: all are."""
     run = hospitals.run(tmp_path, "rounds=60", "federation.min_clients=3")

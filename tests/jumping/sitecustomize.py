@@ -1,8 +1,8 @@
 """Python runs this first when its folder is on ``PYTHONPATH``: the clock on the wall may jump.
 
-``CLOCK`` names a file that holds by how many seconds it is off, and is read again each time. What
-counts seconds from anywhere (`time.monotonic`, sleeping) goes on as it does when an operator, or
-a time server, sets a machine's clock.
+``CLOCK`` names a file that holds by how many seconds it is off, and is read ten times a second.
+What counts seconds from anywhere (`time.monotonic`, sleeping) goes on as it does when an operator,
+or a time server, sets a machine's clock.
 """
 
 import datetime
@@ -14,8 +14,14 @@ if "CLOCK" in os.environ:
     _file = Path(os.environ["CLOCK"])
     _time, _datetime = time.time, datetime.datetime
 
+    _read = {"at": float("-inf"), "off": 0.0}
+
     def _off() -> float:
-        return float(_file.read_text(encoding="ascii"))
+        now = time.monotonic()
+        if now - _read["at"] > 0.1:
+            # Servers ask for the time thousands of times a second.
+            _read.update(at=now, off=float(_file.read_text(encoding="ascii")))
+        return _read["off"]
 
     class _Any(type):
         """Takes what the C library made for an instance, too."""
