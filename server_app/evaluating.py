@@ -83,10 +83,8 @@ class Evaluation:
     def _taker(self, number: int, shape: Shape) -> Callable[[str, Message], None]:
         def take(client: str, reply: Message) -> None:
             metrics = check_metrics(reply.content, self._roster.members[client].test)
-            statistics = check_statistics(reply.content)
             rows = int(str(metrics[WEIGHT]))
-            if shape_of(statistics) != shape or not plausible(self._objective, statistics, rows):
-                raise InvalidAnswerError("its statistics do not fit the task")
+            statistics = fitting_statistics(reply.content, self._objective, shape, rows)
             self._sums = add(self._sums, statistics)
             self.rows.append({"round": number, "client": client, **metrics})
             # Whose model a client took is nothing to average.
@@ -99,6 +97,22 @@ class Evaluation:
 def shape_of(statistics: Statistics) -> Shape:
     """Return names and lengths of sums."""
     return tuple(sorted((key, len(values)) for key, values in statistics.items()))
+
+
+def fitting_statistics(
+    content: RecordDict, objective: Objective, shape: Shape, rows: int
+) -> Statistics:
+    """Return the sums of an evaluation of so many rows.
+
+    Raises
+    ------
+    InvalidAnswerError
+        If they have another shape than most clients' sums, or cannot be those of such rows.
+    """
+    statistics = check_statistics(content)
+    if shape_of(statistics) != shape or not plausible(objective, statistics, rows):
+        raise InvalidAnswerError("its statistics do not fit the task")
+    return statistics
 
 
 def usual_shape(answers: Iterable[RecordDict]) -> Shape:

@@ -135,7 +135,7 @@ def test_clocks_that_jump(tmp_path, hospitals):
     """A silo's by an hour: it is refused, and missed, not waited for. The SuperLink's: all are."""
     run = hospitals.run(tmp_path, "rounds=60", "federation.min_clients=3")
     rounds_done(tmp_path, 1)
-    ends_and_starts_again(hospitals, "va", -3700)
+    hospitals.end_by_clock("va", -3700)
     wait_for(lambda: any(line["failed"] for line in rounds_of(tmp_path)), 90)
     wait_for(lambda: rounds_of(tmp_path)[-1]["answered"] == ALL, 120)
     hit = [line for line in rounds_of(tmp_path) if line["failed"]]
@@ -152,15 +152,6 @@ def test_clocks_that_jump(tmp_path, hospitals):
     resumed = hospitals.run(tmp_path, f"resume={tmp_path}", f"rounds={done + 2}")
     lines = finished(resumed, tmp_path, done + 2)
     assert lines[-2]["answered"] == lines[-1]["answered"] == ALL
-
-
-def ends_and_starts_again(hospitals, name, seconds):
-    """Put a silo's clock off; when its SuperNode has ended, mend the clock and start another."""
-    node = hospitals.nodes[name]
-    hospitals.clocks[name].jump(seconds)
-    wait_for(lambda: node.poll() is not None, 60)
-    hospitals.clocks[name].jump(0)
-    hospitals.start_node(name)
 
 
 FULL = """

@@ -15,7 +15,7 @@ from conf.errors import FedproofError
 from conf.schema import Engine, Settings
 from server_app import checkpoint
 from server_app.comparison.likeness import likeness
-from server_app.evaluating import Shape, shape_of, usual_shape
+from server_app.evaluating import Shape, fitting_statistics, usual_shape
 from server_app.evidence.events import announce
 from server_app.evidence.recorder import Recorder
 from server_app.federation.grid import ClientGrid
@@ -24,11 +24,10 @@ from server_app.federation.sampling import sample
 from server_app.federation.validation import (
     InvalidAnswerError,
     check_metrics,
-    check_statistics,
     reasons,
 )
 from task.base import Task
-from task.evaluation import add, plausible
+from task.evaluation import add
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
 from task.personalization import initial_state
 from task.pooled import Pooled
@@ -188,13 +187,11 @@ class Baselines:
             for kind in _KINDS:
                 part = _part(answer, kind)
                 metrics = dict(check_metrics(part, member.test))
-                statistics = check_statistics(part)
                 rows = int(str(metrics.pop("num-examples")))
-                if shape_of(statistics) != usual[kind] or not plausible(
-                    self._objective, statistics, rows
-                ):
-                    raise InvalidAnswerError("its statistics do not fit the task")
-                result[kind], result["statistics"][kind] = metrics, statistics
+                result[kind] = metrics
+                result["statistics"][kind] = fitting_statistics(
+                    part, self._objective, usual[kind], rows
+                )
             most = rounds * self._settings.train.steps_on(member.train)
             return result | _facts(answer["facts"], rounds, most)
         except InvalidAnswerError:
