@@ -25,7 +25,8 @@ from task.privacy.client_dp import ClippedUpdate
 from task.privacy.dpsgd import Mechanism
 from task.profiling import Stopwatch
 from task.seeding import derive
-from task.stacked import stacks, train_stacked
+from task.stacked import train_stacked
+from task.stacking import stacks
 from task.training import Memory
 from task.wire import VECTORS, Cohort
 

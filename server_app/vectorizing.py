@@ -21,7 +21,8 @@ from task.objectives import MultiClass
 from task.personalization import clients_half
 from task.privacy.policy import mechanism_of
 from task.privacy.record_dp import RecordDP
-from task.stacked import dense_layers, obstacle, stack_size, train_stacked
+from task.stacked import train_stacked
+from task.stacking import dense_layers, obstacle, stack_size
 from task.training import train
 
 FEWEST = 16

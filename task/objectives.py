@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from task.rank_metrics import rank_metrics
+
 Statistics = dict[str, list[float]]
 Metrics = dict[str, float]
+Derivative = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""From a step and its outputs, shape (models, batch, ...): each model's loss, and the derivative
+of their sum by the outputs."""
 
 SCORE_BINS = 1024
 SCORE_RANGE = 12.0
@@ -50,6 +55,25 @@ class Objective(ABC):
             losses = self.loss(leaf, targets)
             (derivative,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), derivative
+
+    def weighted(self, targets: Tensor, share: Tensor) -> Derivative:
+        """Return the derivative of many models' losses, step after step.
+
+        Parameters
+        ----------
+        targets : Tensor, shape (models, steps, batch, ...)
+            Of each model's batches.
+        share : Tensor, shape (models, steps, batch)
+            What each row counts in its batch's loss.
+        """
+
+        def derivative(step: int, outputs: Tensor) -> tuple[Tensor, Tensor]:
+            found, grad = self.gradient(outputs.flatten(0, 1), targets[:, step].flatten(0, 1))
+            part = share[:, step]
+            losses = (found.view(part.shape) * part).sum(1)
+            return losses, grad.view(outputs.shape).mul_(part.unsqueeze(2))
+
+        return derivative
 
     @abstractmethod
     def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
@@ -100,7 +124,7 @@ class Binary(Objective):
         positives = torch.tensor(sums["positives"], dtype=torch.float64)
         negatives = torch.tensor(sums["negatives"], dtype=torch.float64)
         loss = sums["loss"][0] / float(positives.sum() + negatives.sum())
-        return {"loss": loss} | _from_histograms(positives, negatives, SCORE_BINS // 2)
+        return {"loss": loss} | rank_metrics(positives, negatives, SCORE_BINS // 2)
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
         # A histogram with one bin per distinct score is exact.
@@ -112,7 +136,7 @@ class Binary(Objective):
         )
         loss = float(self.loss(outputs, targets).double().mean())
         decided = int((scores < 0).sum())
-        return {"loss": loss} | _from_histograms(positives, negatives, decided)
+        return {"loss": loss} | rank_metrics(positives, negatives, decided)
 
 
 class MultiClass(Objective):
@@ -139,6 +163,20 @@ class MultiClass(Objective):
         return losses, likelihood.exp_().scatter_add_(
             1, at, outputs.new_full((), -1.0).expand_as(at)
         )
+
+    def weighted(self, targets: Tensor, share: Tensor) -> Derivative:
+        # The share at the target, negative, and 0 elsewhere: the derivative by log-likelihoods.
+        pulls = share.new_zeros((*share.shape, self.classes))
+        pulls.scatter_(-1, targets.unsqueeze(-1), share.neg().unsqueeze(-1))
+        steps = list(zip(pulls.unbind(1), share.unsqueeze(-1).unbind(1), strict=True))
+
+        def derivative(step: int, outputs: Tensor) -> tuple[Tensor, Tensor]:
+            pull, part = steps[step]
+            likelihood = outputs.log_softmax(-1)
+            losses = (likelihood * pull).sum((1, 2))
+            return losses, torch.addcmul(pull, likelihood.exp_(), part)
+
+        return derivative
 
     def statistics(self, outputs: Tensor, targets: Tensor) -> Statistics:
         predicted = outputs.argmax(1)
@@ -258,31 +296,3 @@ LOWER_IS_BETTER = frozenset(
 """Metrics that improve downwards; the others improve upwards."""
 SHARES = frozenset({"accuracy", "auroc", "average_precision", "f1", "f1_macro"})
 """Metrics from 0 to 1."""
-
-
-def _from_histograms(positives: Tensor, negatives: Tensor, decided: int) -> Metrics:
-    """Metrics from score histograms; bins from `decided` on are predicted positive."""
-    hits, false_alarms = float(positives[decided:].sum()), float(negatives[decided:].sum())
-    misses, passes = float(positives[:decided].sum()), float(negatives[:decided].sum())
-    result = {"accuracy": (hits + passes) / (hits + passes + misses + false_alarms)}
-    if hits + misses > 0:
-        result["f1"] = 2 * hits / (2 * hits + false_alarms + misses)
-        result["average_precision"] = _average_precision(positives, negatives)
-        if false_alarms + passes > 0:
-            result["auroc"] = _area_under_roc(positives, negatives)
-    return result
-
-
-def _area_under_roc(positives: Tensor, negatives: Tensor) -> float:
-    """AUROC from score histograms; a tie within a bin counts one half (Mann-Whitney)."""
-    below = negatives.cumsum(0) - negatives
-    wins = (positives * (below + 0.5 * negatives)).sum()
-    return float(wins / (positives.sum() * negatives.sum()))
-
-
-def _average_precision(positives: Tensor, negatives: Tensor) -> float:
-    """Average precision from score histograms: sum of precision × increase of recall."""
-    hits = positives.flip(0).cumsum(0)
-    alarms = negatives.flip(0).cumsum(0)
-    precision = hits / (hits + alarms).clamp_min(1.0)
-    return float((precision * positives.flip(0)).sum() / positives.sum())

@@ -7,107 +7,65 @@ results are those of `task.training.train` up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from conf.schema import Optimizer, TrainConfig
+from conf.schema import TrainConfig
 from task.base import Examples
-from task.device import CPU
+from task.batches import epochs
 from task.objectives import Objective
-from task.training import SGD, Trained, epochs, seeded, shape_gradient
+from task.stacking import dense_layers
+from task.training import SGD, Trained, shape_gradient
 
-MOST = 8
-"""Clients in one stack at most: more are hardly faster, and harder to spread over workers."""
-MOST_ON_GPU = 64
-"""The same where operations of so many cost hardly more than those of one."""
-_EVEN = 4
-"""Stacks come in multiples of this, so that two or four workers have as many each."""
 _VALUES = 1 << 24
-"""Parameters of a stack, and values of inputs made ready at once: 64 MB of each."""
-_VALUES_ON_GPU = 1 << 28
+"""Values of inputs that are made ready at once: 64 MB."""
 
 
-def obstacle(module: nn.Module, config: TrainConfig) -> str | None:
-    """Return why clients cannot be stacked with this model and optimiser, or None if they can."""
-    if config.optimizer is not Optimizer.sgd:
-        return "it needs train.optimizer=sgd"
-    if config.keep_optimizer:
-        return "each client needs its own train.keep_optimizer"
-    for layer in module.modules():
-        if isinstance(layer, nn.RNNBase):
-            return "recurrent layers cannot be stacked"
-        if isinstance(layer, nn.Dropout) and layer.p > 0:
-            return "each client needs its own dropout"
-    if next(module.buffers(), None) is not None:
-        return "layers with buffers cannot be stacked"
-    return None
-
-
-def dense_layers(module: nn.Module) -> list[nn.Linear]:
-    """Return the layers of a chain of dense layers with ReLU between; none if it is no such."""
-    layers = list(module) if isinstance(module, nn.Sequential) else [module]
-    if layers and isinstance(layers[0], nn.Flatten):
-        del layers[0]
-    linear, between = layers[::2], layers[1::2]
-    chain = [layer for layer in linear if isinstance(layer, nn.Linear) and layer.bias is not None]
-    right = len(layers) % 2 == 1 and all(isinstance(layer, nn.ReLU) for layer in between)
-    return chain if right and len(chain) == len(linear) else []
-
-
-def stack_size(module: nn.Module, device: torch.device = CPU) -> int:
-    """Return how many clients fit into a stack with this model."""
-    most, room = (MOST, _VALUES) if device == CPU else (MOST_ON_GPU, _VALUES_ON_GPU)
-    parameters = sum(p.numel() for p in module.parameters())
-    return max(1, min(most, room // max(parameters, 1)))
-
-
-def stacks(rows: Mapping[str, int], size: int) -> list[list[str]]:
-    """Group clients with about as many rows each.
-
-    Parameters
-    ----------
-    rows : mapping
-        Training rows of each client.
-    size : int
-        Clients in a stack at most.
-    """
-    ordered = sorted(rows, key=lambda client: (-rows[client], client))
-    if size <= 1 or not ordered:
-        return [[client] for client in ordered]
-    count = -(-len(ordered) // size)
-    count = min(-(-count // _EVEN) * _EVEN, len(ordered))
-    ends = [len(ordered) * i // count for i in range(count + 1)]
-    return [ordered[start:end] for start, end in pairwise(ends)]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One client's batches: row positions, and each row's share of the loss.
+class _Plans:
+    """The clients' batches, those with the most steps first.
 
     All batches are as long as ``train.batch_size``, whoever else is in the stack, so that a
     client's result does not depend on the others; rows that fill them up have no share.
+
+    Attributes
+    ----------
+    order : list of int
+        The clients' positions.
+    steps : list of int
+        How many batches each has, in that order.
+    rows : Tensor, shape (clients, steps, batch)
+        Positions of the rows.
+    share : Tensor, shape (clients, steps, batch)
+        What each row counts in its batch's loss.
     """
 
-    rows: Tensor
-    share: Tensor
-
-    @classmethod
-    def of(cls, count: int, config: TrainConfig, seed: int, device: torch.device) -> _Plan:
+    def __init__(
+        self,
+        counts: Sequence[int],
+        config: TrainConfig,
+        seeds: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        steps = [config.steps_on(count) for count in counts]
+        self.order = sorted(range(len(counts)), key=lambda i: -steps[i])
+        self.steps = [steps[i] for i in self.order]
         size = config.batch_size
-        filling = torch.full((-count % size,), -1)
-        with seeded(seed):
-            parts = [
-                torch.cat([order, filling]).view(-1, size)[:used]
-                for order, used in epochs(count, config)
-            ]
-        rows = torch.cat(parts)
+        rows = torch.full((len(counts), max(steps) * size), -1)
+        generator = torch.Generator()
+        for i, line in zip(self.order, rows, strict=True):
+            generator.manual_seed(seeds[i])
+            at = 0
+            for order, used in epochs(counts[i], config, generator):
+                chosen = order[: used * size]
+                line[at : at + len(chosen)] = chosen
+                at += used * size
+        rows = rows.view(len(counts), -1, size)
         counted = (rows >= 0).float()
-        share = counted / counted.sum(1, keepdim=True)
-        return cls(rows.clamp_min(0).to(device), share.to(device))
+        self.rows = rows.clamp_min_(0).to(device)
+        self.share = (counted / counted.sum(2, keepdim=True).clamp_min_(1.0)).to(device)
 
 
 def train_stacked(
@@ -140,79 +98,116 @@ def train_stacked(
     Tensor, shape (clients, p), list of Trained
         The clients' models and what training did, in the order of `clients`.
     """
-    device = start.device
-    plans = [_Plan.of(len(c), config, s, device) for c, s in zip(clients, seeds, strict=True)]
-    # Those with the most steps first, so that the ones still at work are the first rows.
-    order = sorted(range(len(clients)), key=lambda i: -len(plans[i].rows))
+    plans = _Plans([len(client) for client in clients], config, seeds, start.device)
+    data = [clients[i] for i in plans.order]
     values = start.repeat(len(clients), 1)
-    losses = torch.zeros(len(clients), dtype=torch.float64, device=device)
-    dense = dense_layers(module)
-    sgd = SGD(config)
-    loss_of = _Dense(dense, objective) if dense else _Vmapped(module, objective)
+    losses = torch.zeros(len(clients), dtype=torch.float64, device=start.device)
+    kind = _Dense if dense_layers(module) else _Vmapped
+    stepper = kind(module, objective, config, start, proximal_mu)
     module.train()
-    steps = [len(plans[i].rows) for i in order]
     done = 0
-    for until, _ in groupby(sorted(steps)):
-        active = order[: sum(count >= until for count in steps)]
-        rows = values[: len(active)]
-        chosen = ([clients[i] for i in active], [plans[i] for i in active])
-        for batch in _side_by_side(*chosen, range(done, until)):
-            found, gradient = loss_of(rows, *batch)
-            losses[: len(active)] += found
-            shape_gradient(gradient, rows, start if proximal_mu else None, config, proximal_mu)
-            sgd.step(rows, gradient)
+    for until, _ in groupby(sorted(plans.steps)):
+        # Those still at work are the first rows.
+        active = sum(count >= until for count in plans.steps)
+        for window in _windows(data[:active], plans, range(done, until)):
+            losses[:active] += stepper.train(values[:active], *window)
         done = until
-    back = torch.tensor(order).argsort()
-    means = [loss / count for loss, count in zip(losses.tolist(), steps, strict=True)]
-    trained = [Trained(means[i], steps[i]) for i in back.tolist()]
-    return values[back], trained
+    found = zip(plans.order, losses.tolist(), plans.steps, strict=True)
+    trained = {i: Trained(loss / count, count) for i, loss, count in found}
+    everyone = range(len(clients))
+    if plans.order != [*everyone]:
+        values = values[torch.tensor(plans.order).argsort()]
+    return values, [trained[i] for i in everyone]
 
 
-def _side_by_side(
-    clients: Sequence[Examples], plans: Sequence[_Plan], steps: range
+def _windows(
+    clients: Sequence[Examples], plans: _Plans, steps: range
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield inputs, targets, and each row's share of the loss, step by step, for all clients."""
-    values = len(clients) * plans[0].rows.shape[1] * clients[0].x[0].numel()
-    ahead = max(1, _VALUES // values)
+    """Yield some steps' inputs, targets, and each row's share of the loss, for all clients."""
+    ahead = max(1, _VALUES // (plans.rows[: len(clients), 0].numel() * clients[0].x[0].numel()))
     for first in range(steps.start, steps.stop, ahead):
-        window = range(first, min(first + ahead, steps.stop))
-        x, y = (_gather([getattr(c, name) for c in clients], plans, window) for name in "xy")
-        share = torch.stack([plan.share[window.start : window.stop] for plan in plans])
-        for step in range(len(window)):
-            yield x[:, step], y[:, step], share[:, step]
+        window = slice(first, min(first + ahead, steps.stop))
+        rows, share = (part[: len(clients), window] for part in (plans.rows, plans.share))
+        x, y = (_gather([getattr(c, name) for c in clients], rows) for name in "xy")
+        yield x, y, share
 
 
-def _gather(sources: Sequence[Tensor], plans: Sequence[_Plan], window: range) -> Tensor:
+def _gather(sources: Sequence[Tensor], rows: Tensor) -> Tensor:
     """Return the rows of some steps, shape (clients, steps, batch, ...)."""
-    shape = (len(window), plans[0].rows.shape[1])
-    out = sources[0].new_empty((len(sources), *shape, *sources[0].shape[1:]))
-    for place, source, plan in zip(out.flatten(1, 2), sources, plans, strict=True):
-        rows = plan.rows[window.start : window.stop].reshape(-1)
-        torch.index_select(source, 0, rows, out=place)
+    out = sources[0].new_empty((*rows.shape, *sources[0].shape[1:]))
+    for place, source, chosen in zip(out.flatten(1, 2), sources, rows.flatten(1), strict=True):
+        torch.index_select(source, 0, chosen, out=place)
     return out
 
 
-class _Vmapped:
-    """Losses and gradients of any module, by automatic differentiation of all clients at once."""
+class _Stepper:
+    """Steps of several clients' models, each with the gradient of its own loss.
 
-    def __init__(self, module: nn.Module, objective: Objective) -> None:
+    Parameters
+    ----------
+    module : nn.Module
+        The model.
+    objective, config, mu
+        As for `train_stacked`.
+    start : Tensor, shape (p,)
+        The global model.
+    """
+
+    def __init__(
+        self, module: nn.Module, objective: Objective, config: TrainConfig, start: Tensor, mu: float
+    ) -> None:
         self._module = module
         self._objective = objective
-        self._shapes = {name: p.shape for name, p in module.named_parameters()}
-        self._sizes = [shape.numel() for shape in self._shapes.values()]
+        self._config = config
+        self._start = start if mu else None
+        self._mu = mu
+        self._sgd = SGD(config)
 
-    def __call__(
+    def train(self, values: Tensor, x: Tensor, y: Tensor, share: Tensor) -> Tensor:
+        """Take a step of each client's model for each of its batches.
+
+        Parameters
+        ----------
+        values : Tensor, shape (clients, p)
+            The models; changed in place.
+        x, y, share : Tensor, shape (clients, steps, batch, ...)
+            Inputs, targets, and each row's share of its batch's loss.
+
+        Returns
+        -------
+        Tensor, shape (clients,)
+            Each client's sum of its batches' losses.
+        """
+        raise NotImplementedError
+
+    def _step(self, values: Tensor, gradient: Tensor) -> None:
+        shape_gradient(gradient, values, self._start, self._config, self._mu)
+        self._sgd.step(values, gradient)
+
+
+class _Vmapped(_Stepper):
+    """Gradients of any module, by automatic differentiation of all clients at once."""
+
+    def train(self, values: Tensor, x: Tensor, y: Tensor, share: Tensor) -> Tensor:
+        total = share.new_zeros(len(values))
+        for batch in zip(x.unbind(1), y.unbind(1), share.unbind(1), strict=True):
+            losses, gradient = self._gradient(values, *batch)
+            total += losses
+            self._step(values, gradient)
+        return total
+
+    def _gradient(
         self, values: Tensor, x: Tensor, y: Tensor, share: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return each client's mean loss at its own row of `values`, and that row's gradient."""
         # Imported when needed: the first use imports the compiler.
         from torch.func import vmap
 
         leaf = values.detach().requires_grad_()
-        parts = torch.split(leaf, self._sizes, dim=1)
+        shapes = {name: p.shape for name, p in self._module.named_parameters()}
+        parts = torch.split(leaf, [shape.numel() for shape in shapes.values()], dim=1)
         parameters = {
             name: part.view(len(values), *shape)
-            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
         }
         with torch.enable_grad():
             each = vmap(self._each)(parameters, x, y)
@@ -226,46 +221,56 @@ class _Vmapped:
         return self._objective.loss(functional_call(self._module, parameters, (x,)), y)
 
 
-class _Dense:
-    """Losses and gradients of dense layers with ReLU between them, by the chain rule as it stands.
+_Layers = list[tuple[Tensor, Tensor]]
+"""Weights, shape (clients, outputs, inputs), and biases, shape (clients, 1, outputs)."""
 
-    Without automatic differentiation a small step takes a third of the time.
+
+class _Dense(_Stepper):
+    """Gradients of dense layers with ReLU between them, by the chain rule as it stands.
+
+    Without automatic differentiation a small step takes a third of the time. Plain SGD adds its
+    gradients to the weights as it multiplies them.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear], objective: Objective) -> None:
-        self._objective = objective
-        self._shapes = [(layer.out_features, layer.in_features) for layer in layers]
-        self._gradient = torch.empty(0)
-
     @torch.no_grad()
-    def __call__(
-        self, values: Tensor, x: Tensor, y: Tensor, share: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return each client's mean loss at its own row of `values`, and that row's gradient."""
-        if self._gradient.shape != values.shape:
-            self._gradient = torch.empty_like(values)
-        weights, gradients = self._layers(values), self._layers(self._gradient)
-        inputs = [x.flatten(2)]
-        for weight, bias in weights:
-            output = torch.bmm(inputs[-1], weight.mT).add_(bias.unsqueeze(1))
-            if len(inputs) < len(weights):
-                inputs.append(output.relu_())
-        losses, grad = self._objective.gradient(output.flatten(0, 1), y.flatten(0, 1))
-        losses, grad = losses.view(y.shape[:2]), grad.view(output.shape)
-        grad *= share.unsqueeze(2)
-        for i in reversed(range(len(weights))):
-            weight_grad, bias_grad = gradients[i]
-            torch.bmm(grad.mT, inputs[i], out=weight_grad)
-            torch.sum(grad, 1, out=bias_grad)
-            if i:
-                grad = torch.bmm(grad, weights[i][0]).mul_(inputs[i] > 0)
-        return (losses * share).sum(1), self._gradient
+    def train(self, values: Tensor, x: Tensor, y: Tensor, share: Tensor) -> Tensor:
+        config = self._config
+        shaped = self._mu or config.max_grad_norm is not None
+        plain = not (shaped or config.momentum or config.weight_decay)
+        gradient = values if plain else torch.empty_like(values)
+        weights, targets = self._layers(values), self._layers(gradient)
+        kept, scale = (1.0, -config.lr) if plain else (0.0, 1.0)
+        derive = self._objective.weighted(y, share)
+        ones = share.new_ones(()).expand(len(values), 1, share.shape[2])
+        total = share.new_zeros(len(values))
+        for step, batch in enumerate(x.flatten(3).unbind(1)):
+            inputs = self._forward(weights, batch)
+            losses, grad = derive(step, inputs.pop())
+            total += losses
+            for i in reversed(range(len(weights))):
+                weight, bias = targets[i]
+                ahead = torch.bmm(grad, weights[i][0]).mul_(inputs[i] > 0) if i else grad
+                weight.baddbmm_(grad.mT, inputs[i], beta=kept, alpha=scale)
+                bias.baddbmm_(ones, grad, beta=kept, alpha=scale)
+                grad = ahead
+            if not plain:
+                self._step(values, gradient)
+        return total
 
-    def _layers(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _forward(self, weights: _Layers, x: Tensor) -> list[Tensor]:
+        """Return the input of each layer, and the last one's output."""
+        outputs = [x]
+        for i, (weight, bias) in enumerate(weights):
+            if i:
+                outputs[-1].relu_()
+            outputs.append(torch.baddbmm(bias, outputs[-1], weight.mT))
+        return outputs
+
+    def _layers(self, values: Tensor) -> _Layers:
         layers, start = [], 0
-        for outputs, inputs in self._shapes:
-            middle = start + outputs * inputs
-            weight = values[:, start:middle].view(-1, outputs, inputs)
-            start = middle + outputs
-            layers.append((weight, values[:, middle:start]))
+        for layer in dense_layers(self._module):
+            middle = start + layer.weight.numel()
+            weight = values[:, start:middle].view(-1, *layer.weight.shape)
+            start = middle + layer.out_features
+            layers.append((weight, values[:, middle:start].unsqueeze(1)))
         return layers

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
+from task.batches import batches, seeded
 from task.chain import Chain, chain_of
-from task.device import CPU
 from task.flat import FlatModel
 from task.kernels import stepping
 from task.objectives import Objective
@@ -125,27 +125,6 @@ def _differentiate(
     return loss.detach()
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
-    """Seed torch's random numbers inside, on the CPU and on `device`, and restore them afterwards.
-
-    The order of rows comes from the CPU's, and so is the same on any device. `torch.manual_seed`
-    also takes a stack trace per kind of accelerator that is not there, which lasts longer than a
-    small client trains.
-    """
-    generators = [torch.default_generator]
-    if device != CPU:
-        generators.append(torch.cuda.default_generators[device.index])
-    states = [generator.get_state() for generator in generators]
-    for generator in generators:
-        generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-
 def shape_gradient(
     gradient: Tensor,
     values: Tensor,
@@ -177,21 +156,6 @@ def shape_gradient(
         gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0))
     if drift is not None:
         gradient.add_(drift)
-
-
-def batches(count: int, config: TrainConfig) -> Iterator[Tensor]:
-    """Yield the row indices of each batch: reshuffled epochs, cut off after ``train.steps``."""
-    for order, used in epochs(count, config):
-        yield from torch.split(order, config.batch_size)[:used]
-
-
-def epochs(count: int, config: TrainConfig) -> Iterator[tuple[Tensor, int]]:
-    """Yield each epoch's order of the rows, and how many of its batches are used."""
-    per_epoch = -(-count // config.batch_size)
-    left = config.steps_on(count)
-    while left > 0:
-        yield torch.randperm(count), min(left, per_epoch)
-        left -= per_epoch
 
 
 class SGD:

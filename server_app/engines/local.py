@@ -30,7 +30,7 @@ from server_app.engines.pool import DIED, Pool
 from server_app.federation.exchange import ExchangeGrid
 from task.arrays import blank, record_of, values_of
 from task.profiling import Stopwatch
-from task.stacked import stacks
+from task.stacking import stacks
 from task.wire import UNSENT, Cohort
 
 NODE = 1

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from conf.errors import FedproofError
 from conf.schema import TrainConfig
 from task.base import Examples
+from task.batches import seeded
 from task.device import CPU
 from task.flat import FlatModel
 from task.objectives import Objective
 from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
 from task.privacy.ghost import Clip, UncoveredError, add_clipped, require_covered
-from task.training import Memory, Trained, optimizing, seeded, shape_gradient
+from task.training import Memory, Trained, optimizing, shape_gradient
 
 PHYSICAL = {"cpu": 32, "cuda": 512}
 """Examples of a batch that are computed at once: on a CPU more take memory, and no less time."""

@@ -13,7 +13,8 @@ from task.device import CPU, device_of
 from task.flat import FlatModel
 from task.models import lenet
 from task.objectives import MultiClass
-from task.stacked import MOST_ON_GPU, stack_size, train_stacked
+from task.stacked import train_stacked
+from task.stacking import MOST_ON_GPU, stack_size
 from task.training import train
 
 SPEC = ModelSpec((1, 16, 16), 3)

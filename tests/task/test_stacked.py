@@ -2,16 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
 
-from conf.schema import Optimizer, TrainConfig
+from conf.schema import TrainConfig
 from task.base import Examples, ModelSpec
 from task.flat import FlatModel
 from task.models import cnn, logistic, mlp
 from task.objectives import Binary, MultiClass, NextToken, Regression
-from task.stacked import MOST, dense_layers, obstacle, stack_size, stacks, train_stacked
+from task.stacked import train_stacked
 from task.training import train
 
 TOLERANCE = 1e-5
@@ -97,48 +94,20 @@ def test_gradients_in_closed_form(objective):
     torch.testing.assert_close(gradient, expected)
 
 
-@given(st.dictionaries(st.text(max_size=3), st.integers(0, 99)), st.integers(1, MOST))
-@settings(max_examples=100, deadline=None)
-def test_stacks_hold_everyone_once_and_are_even(rows, size):
-    found = stacks(rows, size)
-    assert sorted(c for stack in found for c in stack) == sorted(rows)
-    lengths = {len(stack) for stack in found}
-    assert not lengths or (max(lengths) <= size and max(lengths) - min(lengths) <= 1)
-    assert found == stacks(dict(reversed(rows.items())), size)
-
-
-def test_dense_layers():
-    first, last = nn.Linear(3, 2), nn.Linear(2, 1)
-    assert dense_layers(nn.Sequential(nn.Flatten(), first, nn.ReLU(), last)) == [first, last]
-    assert dense_layers(first) == [first]
-    for other in (
-        nn.Sequential(first, last),
-        nn.Sequential(first, nn.ReLU()),
-        nn.Sequential(first, nn.Tanh(), last),
-        nn.Sequential(nn.Linear(3, 1, bias=False)),
-        nn.Sequential(),
-        nn.Conv2d(1, 1, 1),
-    ):
-        assert dense_layers(other) == []
-
-
-@pytest.mark.parametrize(
-    ("module", "config", "reason"),
-    [
-        (nn.Linear(1, 1), TrainConfig(optimizer=Optimizer.adam), "train.optimizer=sgd"),
-        (nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.1)), TrainConfig(), "dropout"),
-        (nn.LSTM(1, 1), TrainConfig(), "recurrent"),
-        (nn.BatchNorm1d(1), TrainConfig(), "buffers"),
-        (nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.0)), TrainConfig(), None),
-    ],
-)
-def test_obstacles(module, config, reason):
-    found = obstacle(module, config)
-    assert found is None if reason is None else reason in found
-
-
-def test_a_large_model_is_not_stacked():
-    assert stack_size(nn.Linear(10, 10)) == MOST
-    with torch.device("meta"):
-        assert stack_size(nn.Linear(6000, 1000)) == 2
-        assert stack_size(nn.Linear(6000, 6000)) == 1
+@pytest.mark.parametrize("objective", [Binary(), MultiClass(3), Regression()])
+def test_the_derivative_of_many_models_is_each_ones_own(objective):
+    generator = torch.Generator().manual_seed(4)
+    outputs = torch.randn(2, 5, 3 if isinstance(objective, MultiClass) else 1, generator=generator)
+    targets = torch.randint(0, 2, (2, 3, 5), generator=generator)
+    if not isinstance(objective, MultiClass):
+        targets = targets.float()
+    share = torch.rand(2, 3, 5, generator=generator)
+    share[1, 2, 3:] = 0.0
+    derive = objective.weighted(targets, share)
+    for step in range(3):
+        losses, derivative = derive(step, outputs)
+        for model in range(2):
+            found, rows = objective.gradient(outputs[model], targets[model, step])
+            weights = share[model, step]
+            torch.testing.assert_close(losses[model], found @ weights)
+            torch.testing.assert_close(derivative[model], rows * weights.unsqueeze(1))

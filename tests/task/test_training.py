@@ -6,9 +6,10 @@ from torch import nn
 
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
+from task.batches import batches
 from task.flat import FlatModel
 from task.objectives import Binary, Regression
-from task.training import batches, train
+from task.training import train
 
 ROWS = Examples(
     torch.randn(37, 5, generator=torch.Generator().manual_seed(0)),
@@ -131,12 +132,3 @@ def test_loss_is_the_mean_over_batches_and_steps_are_counted():
     trained = train(model, rows, Regression(), TrainConfig(steps=2, batch_size=2, lr=0.25), seed=0)
     # d/dw (w - 2)^2 = -4 at 0; the step of 0.25 lands at 1, where the loss is 1.
     assert trained.steps == 2 and trained.loss == pytest.approx((4 + 1) / 2)
-
-
-def test_batches_cover_each_epoch_once():
-    torch.manual_seed(0)
-    seen = list(batches(10, TrainConfig(epochs=2, batch_size=4)))
-    assert [len(index) for index in seen] == [4, 4, 2, 4, 4, 2]
-    for epoch in (seen[:3], seen[3:]):
-        assert sorted(torch.cat(epoch).tolist()) == list(range(10))
-    assert len(list(batches(10, TrainConfig(steps=7, batch_size=4)))) == 7

@@ -1,0 +1,75 @@
+"""Which clients train at once (`task.stacked`): with which models, and in which groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from conf.schema import Optimizer, TrainConfig
+from task.device import CPU
+
+MOST = 16
+"""Clients in one stack at most: more are hardly faster, and harder to spread over workers."""
+MOST_ON_GPU = 64
+"""The same where operations of so many cost hardly more than those of one."""
+_EVEN = 4
+"""Stacks come in multiples of this, so that two or four workers have as many each."""
+_VALUES = 1 << 24
+"""Parameters of a stack: 64 MB of them."""
+_VALUES_ON_GPU = 1 << 28
+
+
+def obstacle(module: nn.Module, config: TrainConfig) -> str | None:
+    """Return why clients cannot be stacked with this model and optimiser, or None if they can."""
+    if config.optimizer is not Optimizer.sgd:
+        return "it needs train.optimizer=sgd"
+    if config.keep_optimizer:
+        return "each client needs its own train.keep_optimizer"
+    for layer in module.modules():
+        if isinstance(layer, nn.RNNBase):
+            return "recurrent layers cannot be stacked"
+        if isinstance(layer, nn.Dropout) and layer.p > 0:
+            return "each client needs its own dropout"
+    if next(module.buffers(), None) is not None:
+        return "layers with buffers cannot be stacked"
+    return None
+
+
+def dense_layers(module: nn.Module) -> list[nn.Linear]:
+    """Return the layers of a chain of dense layers with ReLU between; none if it is no such."""
+    layers = list(module) if isinstance(module, nn.Sequential) else [module]
+    if layers and isinstance(layers[0], nn.Flatten):
+        del layers[0]
+    linear, between = layers[::2], layers[1::2]
+    chain = [layer for layer in linear if isinstance(layer, nn.Linear) and layer.bias is not None]
+    right = len(layers) % 2 == 1 and all(isinstance(layer, nn.ReLU) for layer in between)
+    return chain if right and len(chain) == len(linear) else []
+
+
+def stack_size(module: nn.Module, device: torch.device = CPU) -> int:
+    """Return how many clients fit into a stack with this model."""
+    most, room = (MOST, _VALUES) if device == CPU else (MOST_ON_GPU, _VALUES_ON_GPU)
+    parameters = sum(p.numel() for p in module.parameters())
+    return max(1, min(most, room // max(parameters, 1)))
+
+
+def stacks(rows: Mapping[str, int], size: int) -> list[list[str]]:
+    """Group clients with about as many rows each.
+
+    Parameters
+    ----------
+    rows : mapping
+        Training rows of each client.
+    size : int
+        Clients in a stack at most.
+    """
+    ordered = sorted(rows, key=lambda client: (-rows[client], client))
+    if size <= 1 or not ordered:
+        return [[client] for client in ordered]
+    count = -(-len(ordered) // size)
+    count = min(-(-count // _EVEN) * _EVEN, len(ordered))
+    ends = [len(ordered) * i // count for i in range(count + 1)]
+    return [ordered[start:end] for start, end in pairwise(ends)]
