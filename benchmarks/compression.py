@@ -1,23 +1,33 @@
-"""What compression saves and costs on digits: ``python -m benchmarks.compression [case ...]``.
+"""What compression saves and costs: ``python -m benchmarks.compression [words ...]``.
 
 Each case with its defaults, for the same number of rounds and seeds 1 to 3, against
 ``compression=none``: bytes that clients sent, evaluation included, and held-out accuracy at the
-end. Prints each run and a table; writes ``benchmarks/results/compression.json``, where cases that
-are not asked for stay.
+end. Words are data sets (``digits``, ``fashion_mnist`` with FEDPROOF_DATA) and cases, all of them
+unless some are named. Prints each run and a table; writes ``benchmarks/results/compression.json``,
+where what is not asked for stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from benchmarks.niid_bench import unpacked
 from benchmarks.runs import read_results, run, write_results
+from conf.compose import quote
 
 ROUNDS = 30
 SEEDS = (1, 2, 3)
-SETTINGS = ("task=vision", f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}")
+SETS: Mapping[str, tuple[str, ...]] = {
+    "digits": ("task=vision",),
+    "fashion_mnist": (
+        "task=vision", "task.dataset=fashion_mnist", "model=lenet",
+        "train.epochs=1", "train.batch_size=64", "train.lr=0.02",
+    ),
+}  # fmt: skip
 CASES: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "int8": ("compression=int8",),
@@ -32,15 +42,16 @@ CASES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def measured(name: str) -> dict[str, Any]:
+def measured(data: str, told: Sequence[str], name: str) -> dict[str, Any]:
     """Return a case's accuracy by seed, and the bytes of one run."""
     found: dict[str, float] = {}
     facts: dict[str, Any] = {}
+    settings = [*SETS[data], *told, f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}", *CASES[name]]
     for seed in SEEDS:
-        summary = run([*SETTINGS, *CASES[name], f"seed={seed}"]).summary
+        summary = run([*settings, f"seed={seed}"]).summary
         found[str(seed)] = summary["held_out"]["accuracy"]
         facts = {"up": summary["bytes_up"], "down": summary["bytes_down"]}
-        print(f"{name} · seed {seed} · accuracy {found[str(seed)]:.4f} · {facts}", flush=True)
+        print(f"{data} · {name} · seed {seed} · {found[str(seed)]:.4f} · {facts}", flush=True)
     return {"rounds": ROUNDS, "accuracy": found, **facts}
 
 
@@ -59,14 +70,18 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(cases: Sequence[str]) -> None:
+def main(words: Sequence[str]) -> None:
     """Run and print."""
     results = read_results("compression")
-    for name in cases:
-        results[name] = measured(name)
-        write_results("compression", {c: results[c] for c in CASES if c in results})
-    print(table(results))
+    for data in [data for data in SETS if data in words] or SETS:
+        cases = results.setdefault(data, {})
+        with contextlib.nullcontext() if data == "digits" else unpacked() as root:
+            told = [f"task.path={quote(root)}"] if root else []
+            for name in [name for name in CASES if name in words] or CASES:
+                cases[name] = measured(data, told, name)
+                write_results("compression", results)
+        print(table({name: cases[name] for name in CASES if name in cases}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(CASES))
+    main(sys.argv[1:])
