@@ -13,7 +13,7 @@ import numpy as np
 from server_app.comparison.runner import UNPROTECTED
 from server_app.evidence import files
 from task.worth.bootstrap import Values
-from task.worth.evidence import MARGIN, Evidence
+from task.worth.evidence import Evidence, least_gain
 from task.worth.verdict import still_improving
 
 Json = Mapping[str, Any]
@@ -127,11 +127,10 @@ def _rows(seeds: Sequence[Compared], name: str, kind: str) -> float:
 
 
 def _improving(seeds: Sequence[Compared]) -> float:
-    lower = seeds[0].baselines["lower_is_better"]
+    metric, lower = (seeds[0].baselines[key] for key in ("metric", "lower_is_better"))
     told = [client for seed in seeds for client in seed.baselines["clients"].values()]
-    margin = MARGIN
-    if lower:
-        margin *= abs(float(np.mean([c["curve"][-1] for c in told if c["curve"]] or [1.0])))
+    ends = [client["curve"][-1] for client in told if client["curve"]]
+    margin = least_gain(metric, np.array(ends or [1.0]))
     return float(
         np.mean([still_improving(c["curve"], margin, lower_is_better=lower) for c in told])
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from server_app.comparison.measured import Compared, evidence_of, mean_likeness, read_seeds
 from server_app.evidence import files
-from task.worth.bootstrap import Interval, Values, interval, level
+from task.worth.bootstrap import Interval, Values, interval
 from task.worth.evidence import ClientVerdict, Evidence, client_means
 from task.worth.fairness import fairness
 from task.worth.verdict import Verdict, decide
@@ -49,7 +49,7 @@ def comparison_facts(
         "gain": bounds(verdict.gain),
         "central_over_federated": bounds(verdict.central),
         "price_of_privacy": bounds(verdict.price),
-        "models": {name: bounds(level(values)) for name, values in models.items()},
+        "models": {name: bounds(evidence.level(values)) for name, values in models.items()},
         "pooled": _pooled(seeds, evidence.metric),
         "fairness": {
             name: asdict(fairness(_scores(sign * values))) for name, values in models.items()

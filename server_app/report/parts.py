@@ -8,6 +8,7 @@ from typing import Any
 
 from server_app.evidence.tables import human_bytes
 from server_app.report.charts import Bars, bars_chart
+from task.objectives import SHARES
 
 MOST_ROWS = 400
 """Of a table; of more rounds, every so manieth is shown."""
@@ -65,11 +66,11 @@ def spread(value: Mapping[str, Any] | None) -> str:
     return f"{value['mean']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
 
 
-def gained(value: Mapping[str, Any] | None, *, lower_is_better: bool) -> str:
-    """Return a difference with its interval: of rates in points, of other metrics as it is."""
+def gained(value: Mapping[str, Any] | None, metric: str) -> str:
+    """Return a difference with its interval: of shares in points, of other metrics as it is."""
     if value is None:
         return "–"
-    scale, form, unit = (1, "+.4f", "") if lower_is_better else (100, "+.1f", " points")
+    scale, form, unit = (100, "+.1f", " points") if metric in SHARES else (1, "+.4f", "")
     mean, low, high = (
         None if value[key] is None else format(scale * value[key], form)
         for key in ("mean", "low", "high")

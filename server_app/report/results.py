@@ -24,6 +24,7 @@ from server_app.report.parts import (
     spread,
     thinned,
 )
+from task.objectives import SHARES
 
 Json = Mapping[str, Any]
 
@@ -41,7 +42,6 @@ def comparison_section(told: Json, files: RunFiles) -> Section:
     metric = told["metric"]
     head = ["model", f"{metric}, mean of clients", "all held-out rows", "worst client",
             "worst tenth", "variance", "Gini"]  # fmt: skip
-    lower = told["lower_is_better"]
     differences = (
         ("gain over training alone", told["gain"]),
         ("centralised over federated", told["central_over_federated"]),
@@ -49,7 +49,7 @@ def comparison_section(told: Json, files: RunFiles) -> Section:
     )
     both = " and centralised" if "central" in told["models"] else ""
     facts = [
-        *((k, f"{gained(v, lower_is_better=lower)} of {metric}") for k, v in differences if v),
+        *((k, f"{gained(v, metric)} of {metric}") for k, v in differences if v),
         ("seeds", number(told["seeds"])),
         ("rounds that each client trained alone", number(told["local_rounds"])),
         (f"gradient steps, federated{both}", number(told["federated_steps"])),
@@ -157,7 +157,7 @@ def clients_section(files: RunFiles) -> Section | None:
 
 
 def _compared_clients(told: Json) -> Section:
-    metric, lower = told["metric"], told["lower_is_better"]
+    metric = told["metric"]
     clients = sorted(
         (c for c in told["clients"] if c["gain"] is not None), key=lambda c: -c["gain"]["mean"]
     )
@@ -170,7 +170,7 @@ def _compared_clients(told: Json) -> Section:
         head,
         [
             [c["client"], number(c["train"]), number(c["test"]), *(spread(c[k]) for k in kinds),
-             gained(c["gain"], lower_is_better=lower),
+             gained(c["gain"], metric),
              "; ".join(filter(None, (c["effect"], c["warning"])))]
             for c in both_ends(clients, MOST_ROWS)
         ],
@@ -180,12 +180,12 @@ def _compared_clients(told: Json) -> Section:
     note = left_out(len(clients))
     if not told["named"]:
         note += " Each seed deals the rows anew: a client is a place, not always the same rows."
-    scale, unit = (1, metric) if lower else (100, f"points of {metric}")
+    scale, unit = (100, f"points of {metric}") if metric in SHARES else (1, metric)
     points = _bars("gain", [c["gain"] for c in shown], scale)
     alone = Table(
         ["client", "gain", "verdict"],
         [
-            [c["client"], gained(c["gain"], lower_is_better=lower), c["effect"]]
+            [c["client"], gained(c["gain"], metric), c["effect"]]
             for c in both_ends(clients, MOST_ROWS)
         ],
     )

@@ -80,14 +80,6 @@ def interval(
     return Interval(mean, mean - reach, mean + reach)
 
 
-def level(values: Values) -> Interval:
-    """Return the same for values that are not differences: rates stay between 0 and 1."""
-    found = interval(values)
-    if not found.known or np.nanmin(values) < 0 or np.nanmax(values) > 1:
-        return found
-    return found.within(0.0, 1.0)
-
-
 def _resampled(values: Values, rng: np.random.Generator) -> Values:
     seeds, clients = values.shape
     block = max(1, _BLOCK // values.size)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from task.worth.bootstrap import Interval, Values, interval, level
+from task.objectives import SHARES
+from task.worth.bootstrap import Interval, Values, interval
 from task.worth.heterogeneity import outlying_low
 
 MARGIN = 0.01
-"""Differences below one point of a rate, or one per cent of another metric, are no gain."""
+"""Differences below one point of a share, or one per cent of another metric, are no gain."""
 FEWEST_TRAIN = 20
 FEWEST_TEST = 10
 """Rows of a client below which its own figures say nothing."""
@@ -19,6 +20,11 @@ _ASTRAY = 0.25
 """How far below the others' an update's cosine must lie to be conspicuous."""
 _BADLY_SERVED = 10
 """The same of a client's score, in margins."""
+
+
+def least_gain(metric: str, values: Values) -> float:
+    """Return the least difference that counts, among values of a metric."""
+    return MARGIN if metric in SHARES else MARGIN * float(np.nanmean(np.abs(values)))
 
 
 @dataclass(frozen=True)
@@ -69,27 +75,31 @@ class Evidence:
     failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def is_share(self) -> bool:
+        """Whether the metric lies between 0 and 1, and differences of it are points."""
+        return self.metric in SHARES
+
+    @property
     def margin(self) -> float:
         """The least difference that counts."""
-        if not self.lower_is_better:
-            return MARGIN
-        return MARGIN * float(np.nanmean(np.abs(self.local)))
+        return least_gain(self.metric, self.local)
 
     def gain(self, over: Values, of: Values) -> Values:
         """Return how much better `of` is than `over`, whichever way the metric improves."""
         return over - of if self.lower_is_better else of - over
 
     def interval(self, gains: Values, *, comparisons: int = 1, resolution: float = 0.0) -> Interval:
-        """Return the interval of some gains; those of rates stay between -1 and 1."""
+        """Return the interval of some gains; those of shares stay between -1 and 1."""
         found = interval(gains, comparisons=comparisons, resolution=resolution)
-        rates = not self.lower_is_better and float(np.nanmax(np.abs(gains), initial=0.0)) <= 1
-        return found.within(-1.0, 1.0) if rates else found
+        return found.within(-1.0, 1.0) if self.is_share else found
+
+    def level(self, values: Values) -> Interval:
+        """Return the interval of some values themselves; shares stay between 0 and 1."""
+        return interval(values).within(0.0, 1.0) if self.is_share else interval(values)
 
     def amount(self, value: float) -> str:
         """Return a difference in words."""
-        if self.lower_is_better:
-            return f"{value:+.3f}"
-        return f"{100 * value:+.1f} points"
+        return f"{100 * value:+.1f} points" if self.is_share else f"{value:+.3f}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ def judge_clients(evidence: Evidence) -> list[ClientVerdict]:
 def _judge(evidence: Evidence, i: int, warnings: Mapping[str, str]) -> ClientVerdict:
     name = evidence.clients[i]
     gains = evidence.gain(evidence.local, evidence.federated)
-    finest = 0.0 if evidence.lower_is_better else 1 / max(float(evidence.test_rows[i]), 1.0)
+    finest = 1 / max(float(evidence.test_rows[i]), 1.0) if evidence.is_share else 0.0
     gain = evidence.interval(gains[:, [i]], comparisons=len(evidence.clients), resolution=finest)
     tiny = evidence.train_rows[i] < FEWEST_TRAIN or evidence.test_rows[i] < FEWEST_TEST
     unclear = tiny or not gain.known
@@ -132,9 +142,9 @@ def _judge(evidence: Evidence, i: int, warnings: Mapping[str, str]) -> ClientVer
         name,
         "unclear" if unclear else effect_of(gain, evidence.margin),
         gain,
-        level(evidence.federated[:, [i]]),
-        level(evidence.local[:, [i]]),
-        None if evidence.central is None else level(evidence.central[:, [i]]),
+        evidence.level(evidence.federated[:, [i]]),
+        evidence.level(evidence.local[:, [i]]),
+        None if evidence.central is None else evidence.level(evidence.central[:, [i]]),
         int(evidence.train_rows[i]),
         int(evidence.test_rows[i]),
         warnings.get(name, ""),

@@ -78,8 +78,8 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_gains_have_units_and_bounds() -> None:
     value = {"mean": -0.079, "low": -0.2281, "high": 0.07}
-    assert gained(value, lower_is_better=False) == "-7.9 points (-22.8 to +7.0)"
-    assert gained(value, lower_is_better=True) == "-0.0790 (-0.2281 to +0.0700)"
+    assert gained(value, "accuracy") == "-7.9 points (-22.8 to +7.0)"
+    assert gained(value, "r2") == "-0.0790 (-0.2281 to +0.0700)"
     once = {"mean": 0.05, "low": None, "high": None}
-    assert gained(once, lower_is_better=False) == "+5.0 points"
-    assert gained(None, lower_is_better=False) == "–"
+    assert gained(once, "auroc") == "+5.0 points"
+    assert gained(None, "loss") == "–"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from task.worth.bootstrap import interval, level
+from task.worth.bootstrap import interval
 
 
 def test_nothing_repeated_has_no_interval() -> None:
@@ -70,12 +70,6 @@ def test_seeds_that_agree_by_chance_prove_nothing() -> None:
 def test_undefined_values_count_for_nothing() -> None:
     values = np.array([[0.1, np.nan, 0.3], [0.2, np.nan, np.nan]])
     assert interval(values).mean == pytest.approx(0.2)
-
-
-def test_rates_stay_rates() -> None:
-    found = level(np.array([[0.99], [1.0], [0.9]]))
-    assert found.high == 1.0 and found.low is not None and found.low < 0.93
-    assert level(np.array([[3.0], [1.0]])).known
 
 
 def test_intervals_that_are_read_together_are_wider() -> None:

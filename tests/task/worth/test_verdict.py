@@ -140,9 +140,27 @@ def test_a_metric_that_improves_downwards() -> None:
     some = evidence((0.05, 0.06, 0.05, 0.04))
     told = decide(replace(some, metric="loss", lower_is_better=True))
     assert told.decision is Decision.alone and "points" not in told.sentence
-    swapped = replace(some, lower_is_better=True, federated=some.local, local=some.federated)
+    swapped = replace(
+        some, metric="loss", lower_is_better=True, federated=some.local, local=some.federated
+    )
     assert decide(swapped).decision is Decision.federate
     assert swapped.margin == pytest.approx(0.0075, abs=1e-4)
+
+
+def test_shares_stay_shares_and_other_metrics_what_they_are() -> None:
+    some = evidence((0.05, 0.06))
+    values = np.array([[0.99], [1.0], [0.9]])
+    found = some.level(values)
+    assert found.high == 1.0 and found.low is not None and found.low < 0.93
+    gain = some.interval(np.array([[0.9], [-0.9], [1.0]]))
+    assert (gain.low, gain.high) == (-1.0, 1.0)
+    # A coefficient of determination of 0.9 can be improved by more than one.
+    other = replace(some, metric="r2")
+    beyond = other.level(values)
+    assert beyond.high is not None and beyond.high > 1.0
+    gain = other.interval(np.array([[0.9], [-0.9], [1.0]]))
+    assert gain.low is not None and gain.low < -1.0
+    assert other.margin == pytest.approx(0.007, abs=1e-4) and "points" not in other.amount(0.1)
 
 
 def test_local_models_that_were_not_done_are_said_to_be() -> None:
