@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ def stack_size(module: nn.Module, device: torch.device = CPU) -> int:
 
 
 def stacks(rows: Mapping[str, int], size: int) -> list[list[str]]:
-    """Group clients with about as many rows each.
+    """Group clients with about as many rows each, so that groups have about as many, too.
 
     Parameters
     ----------
@@ -69,7 +70,18 @@ def stacks(rows: Mapping[str, int], size: int) -> list[list[str]]:
     ordered = sorted(rows, key=lambda client: (-rows[client], client))
     if size <= 1 or not ordered:
         return [[client] for client in ordered]
-    count = -(-len(ordered) // size)
-    count = min(-(-count // _EVEN) * _EVEN, len(ordered))
-    ends = [len(ordered) * i // count for i in range(count + 1)]
-    return [ordered[start:end] for start, end in pairwise(ends)]
+    wanted = math.ceil(len(ordered) / (size * _EVEN)) * _EVEN
+    found: list[list[str]] = []
+    start, left = 0, sum(rows.values())
+    while start < len(ordered):
+        most = ordered[start : start + size]
+        goal = left / max(wanted - len(found), -(-(len(ordered) - start) // size))
+        # The client across whose rows the goal lies belongs to the side with more of them.
+        until = accumulate(rows[client] for client in most)
+        kept = sum(
+            load - rows[client] / 2 <= goal for client, load in zip(most, until, strict=True)
+        )
+        found.append(most[: max(kept, 1)])
+        start += len(found[-1])
+        left -= sum(rows[client] for client in found[-1])
+    return found

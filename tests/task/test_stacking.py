@@ -1,5 +1,7 @@
 """Which clients are stacked, and with whom."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,13 +13,27 @@ from task.stacking import MOST, dense_layers, obstacle, stack_size, stacks
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 99)), st.integers(1, MOST))
-@settings(max_examples=100, deadline=None)
-def test_stacks_hold_everyone_once_and_are_even(rows, size):
+@settings(max_examples=200, deadline=None)
+def test_stacks_hold_everyone_once(rows, size):
     found = stacks(rows, size)
     assert sorted(c for stack in found for c in stack) == sorted(rows)
-    lengths = {len(stack) for stack in found}
-    assert not lengths or (max(lengths) <= size and max(lengths) - min(lengths) <= 1)
+    assert all(1 <= len(stack) <= size for stack in found)
     assert found == stacks(dict(reversed(rows.items())), size)
+
+
+@given(st.lists(st.integers(0, 999), min_size=1), st.integers(2, MOST))
+@settings(max_examples=200, deadline=None)
+def test_stacks_have_about_as_many_rows_each(counts, size):
+    rows = {str(i): count for i, count in enumerate(counts)}
+    loads = [sum(rows[client] for client in stack) for stack in stacks(rows, size)]
+    aim = sum(counts) / (4 * math.ceil(len(counts) / (4 * size)))
+    assert max(loads) <= max(1.5 * aim, *counts, 0)
+
+
+@pytest.mark.parametrize("count", [3, 10, 50, 64, 1000])
+def test_clients_alike_make_stacks_alike(count):
+    lengths = [len(stack) for stack in stacks({str(i): 50 for i in range(count)}, MOST)]
+    assert max(lengths) - min(lengths) <= 1 and (count < 4 or len(lengths) % 4 == 0)
 
 
 def test_dense_layers():
