@@ -7,7 +7,7 @@ from conf.errors import FedproofError
 from server_app import vectorizing
 from server_app.vectorizing import choose_stack
 from task.source import load_task
-from task.stacked import MOST
+from task.stacking import MOST
 
 MANY = [50] * 100
 
