@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from task.seeding import derive
 from task.stacked import train_stacked
 from task.stacking import stacks
 from task.training import Memory
-from task.wire import VECTORS, Cohort
+from task.wire import VECTORS, Cohort, WireError
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +66,8 @@ class Training:
             for client in self._cohort.parts:
                 self._alone(client)
         else:
-            rows = {c: r for c in self._cohort.parts if (r := self._rows(c)) is not None}
-            for group in self._cohort.header.get("stacks") or stacks(rows, size):
-                self._together([client for client in group if client in rows])
+            for group in self._groups(size):
+                self._together(group)
         # In the order in which they were asked, however they were grouped.
         parts = {c: self._parts[c] for c in self._cohort.parts if c in self._parts}
         total = None
@@ -76,10 +76,22 @@ class Training:
         header = clocked(self._node, self._clock) | self._leaving.told
         return Cohort(parts, self._errors, header, total)
 
-    def _rows(self, client: str) -> int | None:
-        with excused(self._errors, client):
-            return len(self._data(client))
-        return None
+    def _groups(self, size: int) -> list[list[str]]:
+        """Return who trains together: as the server says, or by its word on the clients' rows.
+
+        Raises
+        ------
+        WireError
+            If that is not everybody once: who trained twice would count twice.
+        """
+        header, clients = self._cohort.header, self._cohort.parts
+        if "stacks" not in header:
+            rows = header.get("rows", {})
+            return stacks({client: rows.get(client, 0) for client in clients}, size)
+        groups: list[list[str]] = header["stacks"]
+        if sorted(client for group in groups for client in group) != sorted(clients):
+            raise WireError("the message's 'stacks' do not name every client once")
+        return groups
 
     def _data(self, client: str) -> Examples:
         with self._clock.stage("data"):
@@ -162,7 +174,16 @@ class Training:
             update = replace(update, number=chosen)
             self._finish(client, update, len(data), (mechanism, start))
 
-    def _together(self, group: list[str]) -> None:
+    def _together(self, group: Sequence[str]) -> None:
+        found: dict[str, Examples] = {}
+        for client in group:
+            with excused(self._errors, client):
+                found[client] = self._data(client)
+        if found:
+            self._stacked(found)
+
+    def _stacked(self, found: Mapping[str, Examples]) -> None:
+        group, data = list(found), list(found.values())
         told = [self._cohort.parts[client] for client in group]
         alike = all(
             part["arrays"] is told[0]["arrays"] and part["config"] == told[0]["config"]
@@ -170,7 +191,6 @@ class Training:
         )
         try:
             assert alike, "stacked clients start from one model"
-            data = [self._data(client) for client in group]
             seeds, mus = zip(*(self._told(client) for client in group), strict=True)
             start = self._learner.load(told[0]["arrays"]).vector.detach()
             with self._clock.stage("training"):

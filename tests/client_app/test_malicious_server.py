@@ -252,6 +252,13 @@ def test_headers_that_make_no_sense(silo, field, value):
     assert not list(silo.folder.parent.rglob("x"))
 
 
+@pytest.mark.parametrize(
+    "groups", [[[CLIENT, CLIENT]], [[CLIENT], [CLIENT]], [[CLIENT, "b"]], [[]], [[1]], 7, None]
+)
+def test_nobody_trains_twice_or_is_left_out_of_stacks(silo, groups):
+    nothing_left(silo.ask("train", parts={CLIENT: silo.part()}, stack=2, stacks=groups), silo)
+
+
 @pytest.mark.parametrize("number", ["two", [1], -1, 2**80, 1.5])
 def test_rounds_that_are_none(silo, number):
     try:
