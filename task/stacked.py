@@ -7,6 +7,7 @@ results are those of `task.training.train` up to rounding.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -140,7 +141,7 @@ def _gather(sources: Sequence[Tensor], rows: Tensor) -> Tensor:
     return out
 
 
-class _Stepper:
+class _Stepper(ABC):
     """Steps of several clients' models, each with the gradient of its own loss.
 
     Parameters
@@ -163,6 +164,7 @@ class _Stepper:
         self._mu = mu
         self._sgd = SGD(config)
 
+    @abstractmethod
     def train(self, values: Tensor, x: Tensor, y: Tensor, share: Tensor) -> Tensor:
         """Take a step of each client's model for each of its batches.
 
@@ -178,7 +180,6 @@ class _Stepper:
         Tensor, shape (clients,)
             Each client's sum of its batches' losses.
         """
-        raise NotImplementedError
 
     def _step(self, values: Tensor, gradient: Tensor) -> None:
         shape_gradient(gradient, values, self._start, self._config, self._mu)
