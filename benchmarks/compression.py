@@ -2,7 +2,8 @@
 
 Each case with its defaults, for the same number of rounds and seeds 1 to 3, against
 ``compression=none``: bytes that clients sent, evaluation included, and held-out accuracy at the
-end. Words are data sets (``digits``, ``fashion_mnist`` with FEDPROOF_DATA) and cases, all of them
+end. Words are data sets (``digits``; with FEDPROOF_DATA
+``fashion_mnist``, a perceptron, and ``fashion_mnist_lenet``) and cases, all of them
 unless some are named. Prints each run and a table; writes ``benchmarks/results/compression.json``,
 where what is not asked for stays.
 """
@@ -22,13 +23,15 @@ from conf.compose import quote
 ROUNDS = 30
 SEEDS = (1, 2, 3)
 WAYS = ("up", "down")
+_FASHION_MNIST = (
+    "task=vision", "task.dataset=fashion_mnist",
+    "train.epochs=1", "train.batch_size=64", "train.lr=0.02",
+)  # fmt: skip
 SETS: Mapping[str, tuple[str, ...]] = {
     "digits": ("task=vision",),
-    "fashion_mnist": (
-        "task=vision", "task.dataset=fashion_mnist", "model=lenet",
-        "train.epochs=1", "train.batch_size=64", "train.lr=0.02",
-    ),
-}  # fmt: skip
+    "fashion_mnist": (*_FASHION_MNIST, "model=mlp", "model.hidden=[64]"),
+    "fashion_mnist_lenet": (*_FASHION_MNIST, "model=lenet"),
+}
 CASES: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "int8": ("compression=int8",),
