@@ -12,7 +12,7 @@ P = np.array(ROWS) / sum(ROWS)
 
 
 def close(found, expected):
-    assert np.array(found) == pytest.approx(np.array(expected), abs=2e-5)
+    assert np.array(found) == pytest.approx(np.array(expected), abs=2e-5, rel=2e-5)
 
 
 def weights(cohort, by_rows):
