@@ -126,7 +126,9 @@ class Phases:
 
     def _trainers(self, number: int, attempt: int) -> list[str]:
         def draw(clients: Sequence[str], fraction: float) -> list[str]:
-            rows = {client: self._roster.members[client].train for client in clients}
+            rows = self._roster.rows
+            if clients is not self._roster.trainable:
+                rows = {client: rows[client] for client in clients}
             return self._sampler.draw(rows, fraction, number, attempt)
 
         return self._account.cohort(self._roster.trainable, draw)

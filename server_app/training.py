@@ -149,9 +149,7 @@ class Training:
 
     def _weights(self) -> dict[str, int]:
         """Return what clients count, where that is not their rows."""
-        members = self._roster.members
-        rows = {client: members[client].train for client in self._roster.trainable}
-        return self._sampler.weights(rows, self._grid.cohort) or {}
+        return self._sampler.weights(self._roster.rows, self._grid.cohort) or {}
 
     def _learn(self, told: list[tuple[str, RecordDict]]) -> None:
         """Let the sampler know the losses of those who tell them."""

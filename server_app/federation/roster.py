@@ -95,6 +95,11 @@ class Roster:
         return sorted(client for client, member in self.members.items() if member.train)
 
     @cached_property
+    def rows(self) -> dict[str, int]:
+        """Training rows of each of them."""
+        return {client: self.members[client].train for client in self.trainable}
+
+    @cached_property
     def testable(self) -> list[str]:
         """Clients with held-out rows, sorted."""
         return sorted(client for client, member in self.members.items() if member.test)
@@ -132,7 +137,7 @@ class Roster:
         )
 
     def _changed(self) -> None:
-        for name in ("trainable", "testable"):
+        for name in ("trainable", "rows", "testable"):
             self.__dict__.pop(name, None)
 
     def _ask(self, grid: Grid, nodes: Iterable[int]) -> None:
