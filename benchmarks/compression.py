@@ -2,10 +2,9 @@
 
 Each case with its defaults, for the same number of rounds and seeds 1 to 3, against
 ``compression=none``: bytes that clients sent, evaluation included, and held-out accuracy at the
-end. Words are data sets (``digits``; with FEDPROOF_DATA
-``fashion_mnist``, a perceptron, and ``fashion_mnist_lenet``) and cases, all of them
-unless some are named. Prints each run and a table; writes ``benchmarks/results/compression.json``,
-where what is not asked for stays.
+end. Words are data sets (``digits``; with FEDPROOF_DATA ``fashion_mnist``, a perceptron, and
+``fashion_mnist_lenet``) and cases, all of them unless some are named. Prints each run and a table;
+writes ``benchmarks/results/compression.json``, where what is not asked for stays.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def stacks(rows: Mapping[str, int], size: int) -> list[list[str]]:
     start, left = 0, sum(rows.values())
     while start < len(ordered):
         most = ordered[start : start + size]
-        goal = left / max(wanted - len(found), -(-(len(ordered) - start) // size))
+        goal = left / max(wanted - len(found), math.ceil((len(ordered) - start) / size))
         # The client across whose rows the goal lies belongs to the side with more of them.
         until = accumulate(rows[client] for client in most)
         kept = sum(

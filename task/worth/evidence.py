@@ -95,7 +95,8 @@ class Evidence:
 
     def level(self, values: Values) -> Interval:
         """Return the interval of some values themselves; shares stay between 0 and 1."""
-        return interval(values).within(0.0, 1.0) if self.is_share else interval(values)
+        found = interval(values)
+        return found.within(0.0, 1.0) if self.is_share else found
 
     def amount(self, value: float) -> str:
         """Return a difference in words."""

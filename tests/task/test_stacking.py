@@ -13,7 +13,7 @@ from task.stacking import MOST, dense_layers, obstacle, stack_size, stacks
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 99)), st.integers(1, MOST))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_stacks_hold_everyone_once(rows, size):
     found = stacks(rows, size)
     assert sorted(c for stack in found for c in stack) == sorted(rows)
@@ -22,7 +22,7 @@ def test_stacks_hold_everyone_once(rows, size):
 
 
 @given(st.lists(st.integers(0, 999), min_size=1), st.integers(2, MOST))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_stacks_have_about_as_many_rows_each(counts, size):
     rows = {str(i): count for i, count in enumerate(counts)}
     loads = [sum(rows[client] for client in stack) for stack in stacks(rows, size)]
