@@ -44,6 +44,8 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "topk, 1 %, down int8": ("compression=topk", "compression.down=int8"),
     "none, 60 rounds": ("rounds=60",),
     "topk, 1 %, 60 rounds": ("compression=topk", "rounds=60"),
+    "none, 120 rounds": ("rounds=120",),
+    "topk, 1 %, 120 rounds": ("compression=topk", "rounds=120"),
 }
 
 

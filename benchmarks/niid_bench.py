@@ -27,6 +27,8 @@ PUBLISHED = {
     "dirichlet": {"fedavg": 0.8809, "fedprox": 0.8815, "scaffold": 0.8844, "fednova": 0.8822},
     "pathological": {"fedavg": 0.7810, "fedprox": 0.7805, "scaffold": 0.3380, "fednova": 0.7167},
 }
+PARTITION = {"pathological": ("partition.seed=42",)}
+"""So that clients have the very labels that they had there (its Dirichlet deal is its own)."""
 SETTINGS = {("pathological", "scaffold"): ("train.momentum=0",)}
 """What differs from the published recipe: with momentum 0.9 SCAFFOLD's local steps are ten times as
 long, more than its variates bear where clients have two labels each."""
@@ -88,6 +90,7 @@ def measure(
             raise ReachedError
 
     settings = ["experiment=niid_bench", f"partition={partition}", f"strategy={strategy}"]
+    settings += PARTITION.get(partition, ())
     settings += SETTINGS.get((partition, strategy), ())
     with watching(watch), contextlib.suppress(ReachedError):
         run([*settings, f"task.path={quote(root)}", *told])

@@ -7,7 +7,7 @@ that it trains on.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from conf.errors import FedproofError
 from task.base import Pool
+from task.options import whole
 from task.seeding import derive, generator
 
 if TYPE_CHECKING:
@@ -48,15 +49,23 @@ def check(pool: Pool[Any], clients: int | None, *, by_label: bool) -> tuple[int,
 
 
 def deal_with(
-    partitioner: Partitioner, pool: Pool[Any], labels: Indices, clients: int, seed: int
+    partitioner: Partitioner,
+    pool: Pool[Any],
+    labels: Indices,
+    clients: int,
+    seed: int,
+    *,
+    shuffle: bool = True,
 ) -> dict[str, Indices]:
     """Let a partitioner of flwr-datasets deal the training rows, then deal the held-out ones.
 
-    Rows are shuffled first, because some partitioners cut the data in the order it comes in.
+    Rows are shuffled first, because some partitioners cut the data in the order it comes in;
+    without `shuffle` the deal is the partitioner's alone.
     """
     rng = generator(seed, "partition")
     train = np.arange(len(pool.rows)) if pool.test is None else np.flatnonzero(~pool.test)
-    train = rng.permutation(train)
+    if shuffle:
+        train = rng.permutation(train)
     parts = _deal_train(partitioner, train, labels, clients)
     if pool.test is not None:
         test = rng.permutation(np.flatnonzero(pool.test))
@@ -66,9 +75,11 @@ def deal_with(
     return {f"client-{i:0{width}}": rows for i, rows in enumerate(parts)}
 
 
-def partition_seed(seed: int) -> int:
-    """Return the seed for a partitioner's own generator."""
-    return derive(seed, "partitioner") % 2**32
+def own_seed(options: Mapping[str, Any], seed: int) -> int:
+    """Return the seed of a partitioner's own generator: ``partition.seed``, or a derived one."""
+    if options["seed"] is None:
+        return derive(seed, "partitioner") % 2**32
+    return whole(options, "partition.seed", 0)
 
 
 def _deal_train(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from task.base import Pool
 from task.options import real, whole
-from task.partitions._flower import check, deal_with, partition_seed
+from task.partitions._flower import check, deal_with, own_seed
 
 
 def deal(
@@ -26,6 +26,7 @@ def deal(
         alpha=real(options, "partition.alpha", positive=True),
         min_partition_size=whole(options, "partition.min_size", 0),
         self_balancing=options["balanced"],
-        seed=partition_seed(seed),
+        seed=own_seed(options, seed),
     )
-    return deal_with(partitioner, pool, labels, count, seed)
+    shuffle = options["seed"] is None
+    return deal_with(partitioner, pool, labels, count, seed, shuffle=shuffle)

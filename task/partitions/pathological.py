@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from conf.errors import FedproofError
 from task.base import Pool
-from task.partitions._flower import check, deal_with, partition_seed
+from task.partitions._flower import check, deal_with, own_seed
 
 
 def deal(
@@ -37,6 +37,7 @@ def deal(
         "label",
         num_classes_per_partition=wanted,
         class_assignment_mode=options["assignment"],
-        seed=partition_seed(seed),
+        seed=own_seed(options, seed),
     )
-    return deal_with(partitioner, pool, labels, count, seed)
+    shuffle = options["seed"] is None
+    return deal_with(partitioner, pool, labels, count, seed, shuffle=shuffle)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from task.base import Pool
 from task.options import whole
-from task.partitions._flower import check, deal_with, partition_seed
+from task.partitions._flower import check, deal_with, own_seed
 
 
 def deal(
@@ -25,6 +25,7 @@ def deal(
         "label",
         num_shards_per_partition=whole(options, "partition.per_client", 1),
         keep_incomplete_shard=True,
-        seed=partition_seed(seed),
+        seed=own_seed(options, seed),
     )
-    return deal_with(partitioner, pool, labels, count, seed)
+    shuffle = options["seed"] is None
+    return deal_with(partitioner, pool, labels, count, seed, shuffle=shuffle)

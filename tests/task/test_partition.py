@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from flwr_datasets.partitioner import NaturalIdPartitioner
+from flwr_datasets.partitioner import (
+    DirichletPartitioner,
+    NaturalIdPartitioner,
+    PathologicalPartitioner,
+    ShardPartitioner,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +19,13 @@ from task.partition import partition
 
 OPTIONS = {
     "iid": {},
-    "dirichlet": {"alpha": 0.5, "min_size": 1, "balanced": False},
-    "shards": {"per_client": 2},
-    "pathological": {"labels_per_client": 2, "assignment": "first-deterministic"},
+    "dirichlet": {"alpha": 0.5, "min_size": 1, "balanced": False, "seed": None},
+    "shards": {"per_client": 2, "seed": None},
+    "pathological": {
+        "labels_per_client": 2,
+        "assignment": "first-deterministic",
+        "seed": None,
+    },
     "quantity_skew": {"growth": "linear"},
 }
 
@@ -28,8 +37,9 @@ def pool(n=300, classes=5, test=0, clients=None, seed=0):
     return Pool(rows, labels, clients, held_out)
 
 
-def deal(name, data, clients, seed=1, **options):
-    return partition(data, PartitionConfig(name, options=OPTIONS[name] | options), clients, seed)
+def deal(name, data, clients, /, seed_of_all=1, **options):
+    config = PartitionConfig(name, options=OPTIONS[name] | options)
+    return partition(data, config, clients, seed_of_all)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -68,6 +78,30 @@ def test_dirichlet_alpha_is_the_skew():
         return float(np.std(shares))
 
     assert skew(0.1) > 2 * skew(1.0) > 4 * skew(100.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("dirichlet", lambda: DirichletPartitioner(6, "label", 0.5, 1, False, seed=42)),
+        ("shards", lambda: ShardPartitioner(6, "label", 2, keep_incomplete_shard=True, seed=42)),
+        (
+            "pathological",
+            lambda: PathologicalPartitioner(6, "label", 2, "first-deterministic", seed=42),
+        ),
+    ],
+)
+@pytest.mark.parametrize("test", [0, 100])
+def test_with_its_own_seed_the_deal_is_flwr_datasets(name, theirs, test):
+    from datasets import Dataset
+
+    data, partitioner = pool(test=test), theirs()
+    partitioner.dataset = Dataset.from_dict({"label": data.labels[:300], "row": range(300)})
+    for of_all in (1, 2):
+        parts = deal(name, data, 6, of_all, seed=42)
+        for number, rows in enumerate(parts.values()):
+            expected = sorted(partitioner.load_partition(number)["row"])
+            assert rows[rows < 300].tolist() == expected
 
 
 def test_pathological_clients_have_k_labels():
@@ -124,6 +158,7 @@ UNLABELLED = Pool(Examples(torch.zeros(9, 1), torch.zeros(9)))
         ("shards", UNLABELLED, 3, {}, "deals rows by label"),
         ("dirichlet", pool(), 3, {"alpha": 0.0}, "partition.alpha must be positive"),
         ("dirichlet", pool(n=20), 10, {"min_size": 10}, "cannot be dealt so|no rows"),
+        ("shards", pool(), 3, {"seed": -1}, "partition.seed must be at least 0"),
         ("shards", pool(), 3, {"per_client": 0}, "partition.per_client must be at least 1"),
         ("pathological", pool(), 3, {"labels_per_client": 6}, "must lie between 1 and 5"),
         ("pathological", pool(), 2, {"labels_per_client": 2}, "cannot hold all 5 labels"),
