@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from task import winograd
-from task.products import contracted
 from task.tiles import Kernels, Tiles, transformed
 
 _NARROW = 32
@@ -67,10 +66,11 @@ def wide(layer: nn.Conv2d) -> bool:
 
 
 class Patches(Weighted):
-    """A convolution of images batch last, as products with a patch matrix (im2col).
+    """A convolution of images batch last, as products with matrices of patches (im2col).
 
-    Its rows are copied in runs of a row of pixels times the batch. The other layout would have
-    runs of a few channels.
+    Only the columns of patches are copied, in runs of a row of pixels times the batch: with a
+    kernel's columns next to each other, the patches of a row of outputs are a run of memory that
+    overlaps the next row's, and a matrix without further copies. All of it stays in a core's cache.
 
     Parameters
     ----------
@@ -90,51 +90,59 @@ class Patches(Weighted):
         (tall, wide), (down, right), (above, left) = layer.kernel_size, layer.stride, layer.padding
         if above or left:
             x = nn.functional.pad(x, (0, 0, left, left, above, above))
-        rows, columns = (x.shape[1] - tall) // down + 1, (x.shape[2] - wide) // right + 1
+        channels, height, width, n = x.shape
+        rows, columns = (height - tall) // down + 1, (width - wide) // right + 1
         whole, line, pixel, _ = x.stride()
-        shape = (len(x), tall, wide, rows, columns, x.shape[3])
-        view = x.as_strided(shape, (whole, line, pixel, down * line, right * pixel, 1))
+        shape = (height, channels, wide, columns, n)
         self._inputs, self._shape = x.shape, shape
-        self._patches = view.reshape(len(x) * tall * wide, -1)
-        weight = layer.weight.view(len(layer.weight), -1)
-        if self._last:
-            out = weight @ self._patches if layer.bias is None else torch.addmm(
-                layer.bias.unsqueeze(1), weight, self._patches
-            )  # fmt: skip
-            return out.view(-1, *shape[3:])
-        out = nn.functional.linear(self._patches.t(), weight, layer.bias)
-        return out.view(*shape[3:], -1)
+        self._columns = x.as_strided(shape, (line, whole, pixel, right * pixel, 1)).contiguous()
+        run, depth = columns * n, channels * wide
+        self._patches = self._columns.as_strided(
+            (rows, tall * depth, run), (down * depth * run, run, 1)
+        )
+        weight = self._matrix().expand(rows, -1, -1)
+        if not self._last:
+            out = torch.bmm(self._patches.transpose(1, 2), weight.transpose(1, 2))
+            return (out if layer.bias is None else out.add_(layer.bias)).view(rows, columns, n, -1)
+        products = torch.bmm(weight, self._patches).transpose(0, 1)
+        out = torch.empty(products.shape, dtype=x.dtype)
+        torch.add(products, 0 if layer.bias is None else layer.bias.view(-1, 1, 1), out=out)
+        return out.view(-1, rows, columns, n)
 
     def backward(self, gradient: Tensor, rate: float | None) -> Tensor:
         """Return the gradient of the inputs, which must be batch last as the outputs are."""
-        layer, shape = self.layer, self._shape
-        products = layer.weight.view(len(layer.weight), -1).t() @ gradient.view(len(gradient), -1)
+        layer, (rows, patch, run) = self.layer, self._patches.shape
+        (above, left), (_, height, width, _) = layer.padding, self._inputs
+        (down, right), (_, _, wide, columns, _) = layer.stride, self._shape
+        step, weight = down * patch // layer.kernel_size[0], self._matrix().t().contiguous()
+        copies = gradient.new_zeros(self._shape)
+        for i, outputs in enumerate(gradient.view(-1, rows, run).unbind(1)):
+            copies.view(-1, run)[i * step : i * step + patch].addmm_(weight, outputs)
         self.update(gradient, rate)
-        parts = products.view(shape)
-        (down, right), (rows, columns) = layer.stride, shape[3:5]
-        # Columns first, whose sums are fewer values to add for the rows.
-        lines = gradient.new_zeros(*shape[:2], rows, *self._inputs[2:])
-        for j in range(shape[2]):
-            lines[:, :, :, j : j + right * columns : right].add_(parts[:, :, j])
         total = gradient.new_zeros(self._inputs)
-        for i in range(shape[1]):
-            total[:, i : i + down * rows : down].add_(lines[:, i])
-        (above, left), (height, width) = layer.padding, self._inputs[1:3]
+        for j in range(wide):
+            total[:, :, j : j + right * columns : right].add_(copies[:, :, j].transpose(0, 1))
         return total[:, above : height - above, left : width - left].contiguous()
 
     def update(self, gradient: Tensor, rate: float | None) -> None:
         """Use the weight's and the bias's gradients."""
         target, scale = self.target(self.layer.weight, rate)
-        outputs = len(target)
-        patches = self._patches.numpy()
+        outputs, channels, tall, wide = target.shape
+        rows, _, run = self._patches.shape
         if self._last:
-            left = gradient.view(outputs, -1)
-            products = contracted(patches, left.numpy().T).T
+            by_row = gradient.view(outputs, rows, run).permute(1, 2, 0)
+            bias = gradient.view(outputs, -1).sum(1)
         else:
-            left = gradient.reshape(-1, outputs).t()
-            products = contracted(left.numpy(), patches.T)
-        target.view(outputs, -1).add_(torch.from_numpy(products), alpha=scale)
-        self.shift(left.sum(1), rate)
+            by_row = gradient.view(rows, run, outputs)
+            bias = gradient.reshape(-1, outputs).sum(0)
+        products = torch.bmm(self._patches, by_row).sum(0)
+        target.add_(products.view(tall, channels, wide, outputs).permute(3, 1, 0, 2), alpha=scale)
+        self.shift(bias, rate)
+
+    def _matrix(self) -> Tensor:
+        """Return the weight, shape (outputs, patch), in the order of a patch's values."""
+        weight: Tensor = self.layer.weight
+        return weight.permute(0, 2, 1, 3).flatten(1)
 
 
 class Winograd(Weighted):
