@@ -95,11 +95,9 @@ class Patches(Weighted):
         whole, line, pixel, _ = x.stride()
         shape = (height, channels, wide, columns, n)
         self._inputs, self._shape = x.shape, shape
-        self._columns = x.as_strided(shape, (line, whole, pixel, right * pixel, 1)).contiguous()
+        copied = x.as_strided(shape, (line, whole, pixel, right * pixel, 1)).contiguous()
         run, depth = columns * n, channels * wide
-        self._patches = self._columns.as_strided(
-            (rows, tall * depth, run), (down * depth * run, run, 1)
-        )
+        self._patches = copied.as_strided((rows, tall * depth, run), (down * depth * run, run, 1))
         weight = self._matrix().expand(rows, -1, -1)
         if not self._last:
             out = torch.bmm(self._patches.transpose(1, 2), weight.transpose(1, 2))
