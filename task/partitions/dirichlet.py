@@ -28,5 +28,4 @@ def deal(
         self_balancing=options["balanced"],
         seed=own_seed(options, seed),
     )
-    shuffle = options["seed"] is None
-    return deal_with(partitioner, pool, labels, count, seed, shuffle=shuffle)
+    return deal_with(partitioner, pool, labels, count, seed, shuffle=options["seed"] is None)

@@ -39,5 +39,4 @@ def deal(
         class_assignment_mode=options["assignment"],
         seed=own_seed(options, seed),
     )
-    shuffle = options["seed"] is None
-    return deal_with(partitioner, pool, labels, count, seed, shuffle=shuffle)
+    return deal_with(partitioner, pool, labels, count, seed, shuffle=options["seed"] is None)

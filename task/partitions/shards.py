@@ -27,5 +27,4 @@ def deal(
         keep_incomplete_shard=True,
         seed=own_seed(options, seed),
     )
-    shuffle = options["seed"] is None
-    return deal_with(partitioner, pool, labels, count, seed, shuffle=shuffle)
+    return deal_with(partitioner, pool, labels, count, seed, shuffle=options["seed"] is None)
