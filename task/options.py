@@ -1,12 +1,13 @@
 """Check options that a choice's YAML file declares, such as ``partition.alpha``.
 
-`conf.compose` has given them their types; what is left is null, the range, and what only the
-choice itself knows.
+`conf.compose` has given them the types of their defaults; what is left is null, the type where that
+is the default, the range, and what only the choice itself knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from conf.errors import FedproofError
@@ -38,9 +39,9 @@ def real(
     Raises
     ------
     FedproofError
-        If it is null or outside.
+        If it is null, outside, or no number.
     """
-    value = _option(options, where)
+    value = _number(options, where, Real, "a number")
     # All comparisons are false for NaN.
     inside = value is not None and (value > 0 if positive else value >= 0)
     if not (inside and (value < below if most is None else value <= most)):
@@ -58,9 +59,9 @@ def whole(options: Mapping[str, Any], where: str, least: int) -> int:
     Raises
     ------
     FedproofError
-        If it is null or less.
+        If it is null, less, or no whole number.
     """
-    value = _option(options, where)
+    value = _number(options, where, Integral, "a whole number")
     if value is None or value < least:
         raise FedproofError(f"{where} must be at least {least}, got {value}.")
     return int(value)
@@ -78,6 +79,14 @@ def choice(options: Mapping[str, Any], where: str, allowed: Iterable[str]) -> st
     if value not in allowed:
         raise FedproofError(f"{where} must be one of {', '.join(allowed)}, got {value}.")
     return str(value)
+
+
+def _number(options: Mapping[str, Any], where: str, kind: type, name: str) -> Any:
+    """Return an option that may be null; where null is the default, its type is not known."""
+    value = _option(options, where)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        raise FedproofError(f"{where} must be {name}, got {value!r}.")
+    return value
 
 
 def _option(options: Mapping[str, Any], where: str) -> Any:

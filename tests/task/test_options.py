@@ -33,3 +33,12 @@ def test_bounds_are_named():
         whole({"k": None}, "partition.k", 1)
     with pytest.raises(FedproofError, match=r"must be one of rows, subjects, got days"):
         choice({"split": "days"}, "task.split", ("rows", "subjects"))
+
+
+@pytest.mark.parametrize("value", ["abc", True, [1]])
+def test_what_is_no_number_is_named(value):
+    with pytest.raises(FedproofError, match=r"^privacy\.sigma must be a number, got"):
+        real({"sigma": value}, "privacy.sigma")
+    for other in (value, 2.5):
+        with pytest.raises(FedproofError, match=r"^partition\.seed must be a whole number, got"):
+            whole({"seed": other}, "partition.seed", 0)
