@@ -43,7 +43,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        configs = silos(folder) if own else dealt(folder)
+        configs = list(silos(folder).values()) if own else dealt(folder)
         with deployment(folder / "flower", configs) as environment:
             for name in RUNS:
                 directory = folder / f"run-{name}"
@@ -86,11 +86,11 @@ def dealt(folder: Path) -> list[str]:
     return [f"partition-id={i} num-partitions=4 {keys[name]}" for i, name in enumerate(names)]
 
 
-def silos(folder: Path) -> list[str]:
-    """Return the node configs of hospitals, each with its own file."""
+def silos(folder: Path) -> dict[str, str]:
+    """Return the node config of each hospital, with its own file."""
     paths = {path.name.split(".")[1]: path for path in hospitals.main(folder / "data")}
     keys = introduced(folder, list(paths))
-    return [f'data="{path}" {keys[name]}' for name, path in paths.items()]
+    return {name: f'data="{path}" {keys[name]}' for name, path in paths.items()}
 
 
 def introduced(folder: Path, names: Sequence[str]) -> dict[str, str]:

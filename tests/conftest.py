@@ -14,6 +14,7 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.run import Run
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 from client_app.app import app as client_app
 from conf.compose import compose, quote
@@ -23,11 +24,27 @@ from server_app.evidence import files
 from server_app.federation.exchange import ExchangeGrid
 
 ROOT = Path(__file__).resolve().parent.parent
+DEPLOYMENT = "tests/deployment/"
 Tamper = Callable[[Message], "Message | list[Message] | None"]
 
 
+class DeploymentTogether(LoadFileScheduling):
+    """A file to a worker, but all deployments to one.
+
+    Each test of those starts up to a dozen processes: two at once would starve each other.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return DEPLOYMENT if nodeid.startswith(DEPLOYMENT) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> DeploymentTogether:
+    """Return what gives tests to workers."""
+    return DeploymentTogether(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the slow files first, so that no worker is left with one at the end."""
+    """Start the slow tests first, so that no worker is left with one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -10,8 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from server_app.deploy import command
 from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+from server_app.evidence import files
 from task.identity import Identity
 from tests.networks import Networks
 
@@ -157,3 +160,13 @@ def wait_for(condition: object, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def assert_same_run(directory: Path, reference: Path) -> None:
+    """Check that two runs trained the same model, and say the same of it."""
+    model, expected = (load_file(d / files.MODEL) for d in (directory, reference))
+    assert list(model) == list(expected)
+    assert all(model[key].equal(expected[key]) for key in model)
+    mine, theirs = (files.read_json(d / files.SUMMARY) for d in (directory, reference))
+    for key in ("held_out", "clients", "rounds", "bytes_down", "bytes_up", "digests"):
+        assert mine[key] == theirs[key], key

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.data import hospitals
+from benchmarks.secure_rounds import silos
 from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
 from server_app.evidence import files
 from task.atomic import atomic
@@ -53,6 +53,8 @@ class Federation:
     ----------
     folder : Path
         Where they and their logs are.
+    configs : dict of str to str
+        The node config of each hospital.
     port : int
         Of the SuperLink.
     superlink : Popen
@@ -66,6 +68,7 @@ class Federation:
     """
 
     folder: Path
+    configs: dict[str, str]
     port: int
     superlink: subprocess.Popen[bytes] | None = None
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -93,14 +96,13 @@ class Federation:
 
     def start_node(self, name: str) -> None:
         """Start a hospital's SuperNode."""
-        (data,) = (self.folder.parent / "data").glob(f"*.{name}.*")
         if name not in self.networks:
             self.networks[name] = self._stack.enter_context(Proxy(self.port))
         home = {"FLWR_HOME": str(self.folder / f"{name}-home")}
         command = [
             program("fedproof"), "supernode", "--insecure",
             "--superlink", f"127.0.0.1:{self.networks[name].port}",
-            "--port", str(free_port(None)), "--node-config", f'data="{data}"',
+            "--port", str(free_port(None)), "--node-config", self.configs[name],
         ]  # fmt: skip
         self.nodes[name] = self._run(name, command, self.environment | home)
 
@@ -149,11 +151,12 @@ class Federation:
 @contextmanager
 def four_hospitals(folder: Path) -> Iterator[Federation]:
     """Start all of it; ended by the pids that were started."""
-    federation = Federation(folder / "flower", free_port(None))
+    configs = {name: f"{config} min-cohort=4" for name, config in silos(folder).items()}
+    federation = Federation(folder / "flower", configs, free_port(None))
     try:
         federation.start_superlink()
-        for path in hospitals.main(folder / "data"):
-            federation.start_node(path.name.split(".")[1])
+        for name in configs:
+            federation.start_node(name)
         yield federation
     finally:
         federation.close()

@@ -36,6 +36,9 @@ SHORTEST = 0.1
 """Seconds between two questions to the SuperLink while messages come."""
 SHARE = 0.05
 """Of the time since the last message, the pause before the next question; at most Flower's."""
+DEARLY = 4
+"""A pause is as many times as long as the question before it: a SuperLink that has much to do takes
+long to answer, and is asked less."""
 _OWN = 0.01, 0.1
 """The shortest and the longest pause before a question that stays within this process."""
 _BUSY = 1.0
@@ -54,7 +57,7 @@ class Pauses:
     """
 
     def __init__(self) -> None:
-        self._last = self._taken = time.monotonic()
+        self._last = self._taken = self._woke = time.monotonic()
         self._busy = False
 
     def sleep(self, seconds: float) -> None:
@@ -62,14 +65,17 @@ class Pauses:
         now, busy = time.monotonic(), seconds < _BUSY
         if busy and not self._busy:
             self._taken = now
+        # What follows an answer is its way to the SuperLink, and says nothing of that.
+        took = 0.0 if busy or self._busy else now - self._woke
         self._busy = busy
         if busy:
             self._last = now
             shortest, longest = _OWN
             pause = min(longest, max(shortest, SHARE * (now - self._taken)))
         else:
-            pause = max(SHORTEST, SHARE * (now - self._last))
+            pause = max(SHORTEST, SHARE * (now - self._last), DEARLY * took)
         time.sleep(min(seconds, pause))
+        self._woke = time.monotonic()
 
 
 def main(arguments: Sequence[str]) -> None:

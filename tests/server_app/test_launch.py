@@ -14,7 +14,11 @@ from conf.compose import quote
 from conf.errors import FedproofError
 from server_app.evidence import files
 from server_app.launch import prepare
+from tests.conftest import run_nodes
 from tests.flower import fedproof, quiet_environment, start, wait_for
+
+EPOCHS = "train.epochs=20"
+"""Rounds so long that few are done before a run is interrupted."""
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +145,10 @@ def interrupt(process: subprocess.Popen, number: int) -> None:
         process.send_signal(number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on(tmp_path, number):
-    directory, reference = tmp_path / "run", tmp_path / "reference"
-    run = f"hydra.run.dir={directory}"
-    with start("federation.workers=2", "rounds=5000", run) as process:
+def ended(directory, number):
+    """Interrupt a run of slow rounds after three of them; check how it ends."""
+    told = ("federation.workers=2", "rounds=5000", EPOCHS)
+    with start(*told, f"hydra.run.dir={directory}") as process:
         wait_for(lambda: len(files.read_lines(directory / files.METRICS)) >= 3, 120)
         family = psutil.Process(process.pid).children(recursive=True)
         interrupt(process, number)
@@ -155,23 +158,29 @@ def test_an_interrupted_run_goes_on(tmp_path, number):
     assert "Traceback" not in errors, errors
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+def test_a_run_that_is_ended_politely_is_interrupted(tmp_path):
+    ended(tmp_path / "run", signal.SIGTERM)
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+    directory = tmp_path / "run"
+    ended(directory, signal.SIGINT)
     done = len(files.read_lines(directory / files.METRICS))
     rounds = f"rounds={done + 2}"
     resumed = fedproof(f"resume={directory}", rounds)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after round" in resumed.stdout
-    straight = fedproof(rounds, "federation.workers=1", f"hydra.run.dir={reference}")
-    assert straight.returncode == 0, straight.stderr
-    models = [load_file(d / files.MODEL) for d in (directory, reference)]
-    assert all(models[0][key].equal(models[1][key]) for key in models[1])
     lines = files.read_lines(directory / files.METRICS)
     assert [line["round"] for line in lines] == list(range(1, done + 3))
-    if number == signal.SIGINT:
-        evaluated = fedproof(f"evaluate={directory}", f"hydra.run.dir={tmp_path}/evaluation")
-        assert evaluated.returncode == 0, evaluated.stderr
-        result = files.read_json(tmp_path / "evaluation" / "evaluation.json")
-        expected = files.read_json(directory / files.SUMMARY)["held_out"]
-        assert result["held_out"] == pytest.approx(expected)
+    straight = run_nodes(tmp_path / "straight", rounds, EPOCHS)
+    models = [load_file(d / files.MODEL) for d in (directory, straight.directory)]
+    assert all(models[0][key].equal(models[1][key]) for key in models[1])
+    evaluated = fedproof(f"evaluate={directory}", f"hydra.run.dir={tmp_path}/evaluation")
+    assert evaluated.returncode == 0, evaluated.stderr
+    result = files.read_json(tmp_path / "evaluation" / "evaluation.json")
+    assert result["held_out"] == pytest.approx(straight.summary["held_out"])
 
 
 def test_evaluating_what_is_no_model(tmp_path):

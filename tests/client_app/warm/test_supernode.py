@@ -1,4 +1,4 @@
-"""The warm SuperNode's own parts; that it serves runs is in tests/test_deployment.py."""
+"""The warm SuperNode's own parts; that it serves runs is in tests/deployment/test_supernodes.py."""
 
 import signal
 import threading
@@ -37,18 +37,30 @@ def test_pauses_follow_what_happens(monkeypatch):
     monkeypatch.setattr(supernode.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(supernode.time, "sleep", sleep)
     pauses = supernode.Pauses()
-    pauses.sleep(3)
-    clock[0] += 20
-    pauses.sleep(3)
-    clock[0] += 500
-    pauses.sleep(3)
-    pauses.sleep(0.5)
-    clock[0] += 1
-    pauses.sleep(0.5)
-    clock[0] += 10
-    pauses.sleep(0.5)
-    pauses.sleep(3)
-    assert slept == [0.1, 1.005, 3, 0.01, 0.05, 0.1, 0.1]
+
+    def asked(took):
+        clock[0] += took
+        pauses.sleep(3)
+
+    def answering(took):
+        clock[0] += took
+        pauses.sleep(0.5)
+
+    asked(0.01)
+    assert slept == [0.1]
+    asked(0.2)
+    assert slept.pop() == 0.8, "a SuperLink that takes long is asked less"
+    asked(60.0)
+    assert slept.pop() == 3, "but as often as Flower would"
+    answering(0.0)
+    answering(1.0)
+    answering(10.0)
+    assert slept[1:] == pytest.approx([0.01, 0.05, 0.1], abs=0.002)
+    asked(1.0)
+    assert slept.pop() == 0.1, "that was the answer's way"
+    while clock[0] < 100:
+        asked(0.0)
+    assert slept.pop() > 1.0, "nothing came for long"
 
 
 def test_a_process_that_dies_is_replaced(monkeypatch):

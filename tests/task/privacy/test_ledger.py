@@ -124,7 +124,7 @@ def test_ten_thousand_crashes_lose_nothing_and_count_nothing_twice(tmp_path, mon
     monkeypatch.setattr(module.os, "write", torn_write)
     monkeypatch.setattr(module, "atomic", crash_before_head)
     for attempt in range(1, 10_001):
-        if attempt % 40 == 0:
+        if attempt % 20 == 0:
             # A fresh ledger now and then, for each attempt reads all of it.
             ledger, released = Ledger(tmp_path / str(attempt)), []
         plan["bytes"] = rng.randrange(200) if rng.random() < 0.4 else None

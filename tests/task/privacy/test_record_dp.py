@@ -1,17 +1,13 @@
 """``privacy=record_dp`` from its settings to the model and what is said of it."""
 
-import json
-
 import pytest
 from safetensors.torch import load_file
 
 from conf.compose import compose
 from conf.errors import FedproofError
-from server_app.evidence import files
 from task.privacy.accounting import Spend, epsilon
 from task.privacy.ledger import Ledger
 from task.privacy.policy import mechanism_of
-from tests.flower import fedproof
 
 DP = ("privacy=record_dp", "privacy.sigma=1.0", "task.scaling=local", "model.hidden=[8]")
 SIZES = {"cleveland": 199, "hungary": 194, "switzerland": 81, "va": 132}
@@ -153,16 +149,14 @@ def test_clients_that_do_not_fit(rows, sentence):
         mechanism_of(compose(DP)).mechanism("ward", rows)
 
 
-def test_the_command_shows_what_was_spent(tmp_path):
-    done = fedproof(*DP, "rounds=2", f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr
-    assert "ε per record, at most" in done.stdout and "· ε " in done.stdout
-    summary = json.loads((tmp_path / "run" / files.SUMMARY).read_text())
-    assert len(list((tmp_path / "run" / "ledgers").glob("*.jsonl"))) == 4
-    assert summary["privacy"]["accountant"] == "PLD (dp-accounting)"
+def test_what_was_spent_is_shown(federate, capsys):
+    ran = federate(*DP, "rounds=2")
+    shown = capsys.readouterr().out
+    assert "ε per record, at most" in shown and "· ε " in shown
+    assert len(list((ran.directory / "ledgers").glob("*.jsonl"))) == 4
+    assert ran.summary["privacy"]["accountant"] == "PLD (dp-accounting)"
 
 
-def test_a_bad_setting_is_refused_in_one_sentence(tmp_path):
-    done = fedproof("privacy=record_dp", f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.returncode and "Traceback" not in done.stderr
-    assert "fedproof: privacy=record_dp needs either privacy.sigma" in done.stderr
+def test_a_bad_setting_is_refused_in_one_sentence(federate):
+    with pytest.raises(FedproofError, match=r"^privacy=record_dp needs either privacy\.sigma"):
+        federate("privacy=record_dp")

@@ -13,7 +13,8 @@ import pytest
 
 from server_app.engines.superlink import free_port, program, quiet_environment
 from server_app.evidence import files
-from tests.flower import fedproof, running, start, wait_for
+from tests.conftest import run_nodes
+from tests.flower import running, start, wait_for
 
 pytestmark = pytest.mark.slow
 TOLD = ("rounds=2", "model.hidden=[8]")
@@ -49,8 +50,7 @@ def test_two_machines_of_a_cluster_share_a_simulation(
     cluster: tuple[str, list[int]], tmp_path: Path
 ) -> None:
     address, nodes = cluster
-    alone = fedproof(*TOLD, f"hydra.run.dir={tmp_path / 'alone'}")
-    assert alone.returncode == 0, alone.stderr
+    alone = run_nodes(tmp_path / "alone", *TOLD)
     command = start(
         *TOLD, "federation=flower", f"federation.ray={address}", "federation.nodes=2",
         f"hydra.run.dir={tmp_path / 'cluster'}",
@@ -61,5 +61,4 @@ def test_two_machines_of_a_cluster_share_a_simulation(
         time.sleep(0.5)
     assert command.returncode == 0, command.communicate()
     assert most == [1, 1]
-    models = [(tmp_path / name / files.MODEL).read_bytes() for name in ("alone", "cluster")]
-    assert models[0] == models[1]
+    assert (tmp_path / "cluster" / files.MODEL).read_bytes() == alone.model

@@ -14,23 +14,18 @@ from server_app.engines.superlink import program
 from server_app.evidence import files
 from tests.conftest import run_nodes
 from tests.flower import ROOT, wait_for
-from tests.outage import four_hospitals, rounds_of
+from tests.outage import rounds_of
 
 pytestmark = pytest.mark.slow
 ALL = ["cleveland", "hungary", "switzerland", "va"]
 ROUNDS = 8
-
-
-@pytest.fixture(scope="module")
-def hospitals(tmp_path_factory):
-    with four_hospitals(tmp_path_factory.mktemp("hospitals")) as federation:
-        yield federation
+SHORT = (f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}", "model=logistic")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The model of the same rounds when nothing happens."""
-    return run_nodes(tmp_path_factory.mktemp("undisturbed"), f"rounds={ROUNDS}").model
+    return run_nodes(tmp_path_factory.mktemp("undisturbed"), *SHORT).model
 
 
 def rounds_done(directory, count):
@@ -57,7 +52,7 @@ def model(directory: Path) -> bytes:
 
 def test_a_network_that_is_cut_and_healed(tmp_path, hospitals, undisturbed):
     """What was on its way when it was cut may be lost: then its client is named, for that round."""
-    run = hospitals.run(tmp_path, f"rounds={ROUNDS}", "federation.timeout=20")
+    run = hospitals.run(tmp_path, *SHORT, "federation.timeout=20")
     rounds_done(tmp_path, 1)
     hospitals.networks["va"].cut()
     time.sleep(4)
@@ -71,7 +66,7 @@ def test_a_network_that_is_cut_and_healed(tmp_path, hospitals, undisturbed):
 
 def test_an_answer_that_is_sent_twice(tmp_path, hospitals, undisturbed):
     """The connection ends after the SuperLink got the answer, and before the node knows."""
-    run = hospitals.run(tmp_path, f"rounds={ROUNDS}")
+    run = hospitals.run(tmp_path, *SHORT)
     network = hospitals.networks["va"]
     rounds_done(tmp_path, 1)
     network.swallow = b"/v1/fleet/push-messages"
@@ -81,7 +76,7 @@ def test_an_answer_that_is_sent_twice(tmp_path, hospitals, undisturbed):
 
 
 def test_an_answer_that_comes_after_its_round_has_ended(tmp_path, hospitals):
-    run = hospitals.run(tmp_path, f"rounds={ROUNDS}", "federation.timeout=8")
+    run = hospitals.run(tmp_path, *SHORT, "federation.timeout=10")
     node = psutil.Process(hospitals.nodes["va"].pid)
     rounds_done(tmp_path, 1)
     family = [node, *node.children(recursive=True)]
@@ -99,7 +94,7 @@ def test_an_answer_that_comes_after_its_round_has_ended(tmp_path, hospitals):
 
 def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
     """Its client is left out at once, not after the minute that Flower waits."""
-    run = hospitals.run(tmp_path, f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}")
+    run = hospitals.run(tmp_path, *SHORT)
     rounds_done(tmp_path, 1)
     workers = answering(hospitals.nodes["va"].pid)
     for process in workers:
@@ -116,7 +111,7 @@ def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
 
 
 def test_a_superlink_that_is_restarted(tmp_path, hospitals, undisturbed):
-    run = hospitals.run(tmp_path, "rounds=30")
+    run = hospitals.run(tmp_path, *SHORT, "rounds=60")
     rounds_done(tmp_path, 1)
     hospitals.kill(hospitals.superlink)
     said, _ = run.communicate(timeout=120)

@@ -1,0 +1,1 @@
+"""Flower's real programs on loopback: the same application, simulated by Flower and deployed."""
