@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
@@ -16,13 +17,15 @@ from typing import Any, get_type_hints
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from conf.checks import check
 from conf.errors import FedproofError
-from conf.overrides import require_plain
+from conf.overrides import is_choice, require_plain
 from conf.schema import Settings
 
 CONFIG_DIR = Path(__file__).resolve().parent
@@ -48,12 +51,37 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     plain = [normalize(override) for override in overrides]
     require_plain(plain)
     try:
-        with _own_hydra():
-            return hydra_compose(CONFIG_NAME, plain)
+        config = _changed(plain)
+        return copy.deepcopy(_composed(tuple(plain))) if config is None else config
     except MissingConfigException as error:
         raise FedproofError(_missing_sentence(error)) from None
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise FedproofError(_hydra_sentence(str(error))) from None
+
+
+def _changed(overrides: Sequence[str]) -> DictConfig | None:
+    """Change values of a configuration whose choices were composed before, which takes Hydra long.
+
+    None if anything is unlike the change of a value that is there: then Hydra has the say.
+    """
+    choices = tuple(override for override in overrides if is_choice(override))
+    values = [override for override in overrides if not is_choice(override)]
+    config = copy.deepcopy(_composed(choices))
+    for override in OverridesParser.create().parse_overrides(values):
+        plain = override.type is OverrideType.CHANGE and override.package is None
+        if not plain or override.is_sweep_override():
+            return None
+        try:
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException:
+            return None
+    return config
+
+
+@lru_cache(maxsize=256)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    with _own_hydra():
+        return hydra_compose(CONFIG_NAME, list(overrides))
 
 
 @contextmanager
@@ -83,7 +111,7 @@ def to_settings(config: DictConfig) -> Settings:
     assert isinstance(plain, dict)
     nested = _nest({str(key): value for key, value in plain.items()})
     try:
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), nested))
+        settings = OmegaConf.to_object(OmegaConf.merge(_schema(), nested))
     except OmegaConfBaseException as error:
         if isinstance(error, ConfigKeyError):
             raise FedproofError(_unknown_sentence(str(error.full_key))) from None
@@ -92,6 +120,11 @@ def to_settings(config: DictConfig) -> Settings:
     assert isinstance(settings, Settings)
     check(settings)
     return settings
+
+
+@cache
+def _schema() -> DictConfig:
+    return OmegaConf.structured(Settings)  # type: ignore[no-any-return]
 
 
 def _nest(values: dict[str, Any]) -> dict[str, Any]:
@@ -116,10 +149,16 @@ def declared(group: str, name: Any) -> dict[str, Any]:
     path = CONFIG_DIR / group / f"{name}.yaml"
     if not path.is_file():
         return {}
-    declared = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(declared, dict)
+    declared = copy.deepcopy(_read(path))
     inner = declared.get(group, declared)
     return {str(key): value for key, value in inner.items()}
+
+
+@cache
+def _read(path: Path) -> dict[Any, Any]:
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(content, dict)
+    return content
 
 
 def _like(value: Any, declared: dict[str, Any], where: str) -> Any:

@@ -33,11 +33,19 @@ def require_plain(overrides: Iterable[str]) -> None:
     if sum(map(len, told)) > _LONGEST:
         raise FedproofError(f"the overrides are longer than {_LONGEST} characters: shorten them.")
     for override in told:
-        key, _, value = override.lstrip("+~").partition("=")
-        key = key.partition("@")[0].strip()
+        key, value = _key(override), override.partition("=")[2]
         if "${" in override:
             raise FedproofError(f"{override}: give the value itself, '${{...}}' is not looked up.")
         if key.startswith("hydra"):
             raise FedproofError(f"{override}: Hydra's own settings are no settings of a run.")
         if "/" in key or (key in _GROUPS and not _CHOICE.fullmatch(value.strip("\"' "))):
             raise FedproofError(f"{override}: a choice is a name, not a path.")
+
+
+def is_choice(override: str) -> bool:
+    """Return whether an override chooses a file of a group, such as ``strategy=fedprox``."""
+    return _key(override) in _GROUPS
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].partition("@")[0].strip()

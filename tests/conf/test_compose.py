@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
 
+import conf.compose as module
 from conf.compose import CONFIG_DIR, compose, compose_config, split_overrides
 from conf.errors import FedproofError
 from conf.schema import Engine, Optimizer, Scaling
@@ -102,6 +106,50 @@ def test_composing_leaves_an_outer_hydra_alone() -> None:
         assert outer is not None
         compose_config(())
         assert GlobalHydra.instance().hydra is outer
+
+
+TOLD = (
+    "strategy=fedprox", "task=iot", "experiment=poisoning", "model=cnn", "strategy.proximal_mu=1",
+    "train.lr=0.5", "train.lr=2", "train={lr: 3, epochs: 1}", "model.hidden=[8,4]", "rounds=null",
+    "task.path='a b'", 'run_dir="/x y"', "+strategy.more=1", "~train.momentum", "train.none=1",
+    "seed=1,2", "train=3", "model.hidden=range(1,3)", "partition@p=iid", "rounds=abc",
+)  # fmt: skip
+
+
+def composed(how: Callable[..., DictConfig], told: Sequence[str]) -> object:
+    """Return the configuration, or the sentence why there is none."""
+    try:
+        return OmegaConf.to_container(how(told))
+    except FedproofError as error:
+        return str(error)
+
+
+def hydras(told: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """Compose by Hydra alone."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_changed", lambda _: None)
+        return composed(compose_config, told)
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_a_change_of_values_is_hydras(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert composed(compose_config, [told]) == hydras([told], monkeypatch)
+
+
+def test_changes_of_values_are_hydras(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(3)
+    for _ in range(20):
+        told = draw.sample(TOLD[:14], 4)
+        assert composed(compose_config, told) == hydras(told, monkeypatch), told
+
+
+def test_who_changes_what_was_composed_changes_no_others() -> None:
+    first = compose_config(["train.lr=1"])
+    first.train.lr = 7
+    first.model.hidden.append(9)
+    assert compose_config(["train.lr=1"]).train.lr == 1
+    assert 9 not in compose_config([]).model.hidden
+    assert compose(()).train.lr == compose_config([]).train.lr
 
 
 def test_overrides_are_split_as_by_a_shell() -> None:

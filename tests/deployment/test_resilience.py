@@ -18,7 +18,7 @@ from tests.outage import rounds_of
 
 pytestmark = pytest.mark.slow
 ALL = ["cleveland", "hungary", "switzerland", "va"]
-ROUNDS = 8
+ROUNDS = 5
 SHORT = (f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}", "model=logistic")
 
 
