@@ -138,6 +138,11 @@ class Federation:
         paths = sorted(self.folder.glob(f"*-{name}/log"))
         return "".join(path.read_text(errors="replace") for path in paths)
 
+    def at_work(self, name: str) -> bool:
+        """Return whether a SuperNode has got a message that it has not answered."""
+        said = self.log(name)
+        return said.rfind("Received successfully") > said.rfind("Sent successfully")
+
     def _run(
         self, name: str, command: Sequence[str], environment: dict[str, str]
     ) -> subprocess.Popen[bytes]:

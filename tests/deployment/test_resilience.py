@@ -40,12 +40,6 @@ def finished(process, directory, rounds=ROUNDS):
     return rounds_of(directory)
 
 
-def at_work(hospitals, name):
-    """Return whether a SuperNode has got a message that it has not answered."""
-    said = hospitals.log(name)
-    return said.rfind("Received successfully") > said.rfind("Sent successfully")
-
-
 def model(directory: Path) -> bytes:
     return (directory / files.MODEL).read_bytes()
 
@@ -100,7 +94,7 @@ def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
     for process in workers:
         process.suspend()
     time.sleep(1)  # What was answered by then has left.
-    wait_for(lambda: at_work(hospitals, "va"), 60)
+    wait_for(lambda: hospitals.at_work("va"), 60)
     time.sleep(2)  # Handed to the process by then.
     for process in workers:
         process.kill()

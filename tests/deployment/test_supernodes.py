@@ -1,6 +1,7 @@
 """Four SuperNodes train what a simulation trains: plainly, in secure sums, and asynchronously."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ COMPARED = ("compare=true", "seeds=2")
 SECURE_ROUNDS = int(os.environ.get("FEDPROOF_SECURE_ROUNDS", "1"))
 """One takes eight exchanges of some 20 s each where two cores serve all."""
 SLOW = "cleveland"
-FLUSHES = 20
+FLUSHES = 30
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,8 @@ def test_three_go_on_while_one_is_slow(tmp_path, hospitals):
     stopped = answering(hospitals.nodes[SLOW].pid)
     for process in stopped:
         process.suspend()
-    # An answer may have been on its way.
+    time.sleep(1)  # What was answered by then has left; it is asked again when that came.
+    wait_for(lambda: hospitals.at_work(SLOW), 60)
     first = len(rounds_of(tmp_path)) + 1
     wait_for(lambda: len(rounds_of(tmp_path)) >= first + 4, 180)
     for process in stopped:
