@@ -64,17 +64,16 @@ def _changed(overrides: Sequence[str]) -> DictConfig | None:
 
     None if anything is unlike the change of a value that is there: then Hydra has the say.
     """
-    choices = tuple(override for override in overrides if is_choice(override))
-    values = [override for override in overrides if not is_choice(override)]
-    config = copy.deepcopy(_composed(choices))
-    for override in OverridesParser.create().parse_overrides(values):
-        plain = override.type is OverrideType.CHANGE and override.package is None
-        if not plain or override.is_sweep_override():
-            return None
-        try:
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException:
-            return None
+    told = [override for override in overrides if not is_choice(override)]
+    values = OverridesParser.create().parse_overrides(told)
+    if any(v.type is not OverrideType.CHANGE or v.package or v.is_sweep_override() for v in values):
+        return None
+    config = copy.deepcopy(_composed(tuple(filter(is_choice, overrides))))
+    try:
+        for value in values:
+            OmegaConf.update(config, value.key_or_group, value.value(), merge=True)
+    except OmegaConfBaseException:
+        return None
     return config
 
 

@@ -14,7 +14,7 @@ import pytest
 from server_app.engines.superlink import free_port, program, quiet_environment
 from server_app.evidence import files
 from tests.conftest import run_nodes
-from tests.flower import running, start, wait_for
+from tests.flower import assert_same_run, running, start, wait_for
 
 pytestmark = pytest.mark.slow
 TOLD = ("rounds=2", "model.hidden=[8]")
@@ -62,3 +62,4 @@ def test_two_machines_of_a_cluster_share_a_simulation(
     assert command.returncode == 0, command.communicate()
     assert most == [1, 1]
     assert (tmp_path / "cluster" / files.MODEL).read_bytes() == alone.model
+    assert_same_run(tmp_path / "cluster", alone.directory)
