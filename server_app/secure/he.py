@@ -129,6 +129,7 @@ class HECollector:
             result.abandoned.append(why)
             result.failed |= dict.fromkeys(result.answers, why)
             result.answers = {}
+            self._keys.doubt()
         self._tally.add(result)
         return result
 

@@ -79,6 +79,11 @@ class KeyDelivery:
         self._pending.pop(client, None)
         self._holders.discard(client)
 
+    def doubt(self) -> None:
+        """Note that clients may have different keys: all are asked which."""
+        self._pending.clear()
+        self._holders.clear()
+
     def _offers(self, clients: list[str], failed: dict[str, str]) -> dict[str, _Offer]:
         if not clients:
             return {}
@@ -125,12 +130,13 @@ class KeyDelivery:
         if self._holders and name != self._name:
             raise WireError("it has another key than the others")
         sealed = _pairs(listed(told, "to", str), listed(told, "sealed", bytes))
+        why = _pairs(listed(told, "not", str), listed(told, "why", str))
+        # All of it is read: a leader that is refused leaves nothing behind, least of all a key.
         self._pending |= {
             client: ConfigRecord({"sealed": data, "leader": leader, "identity": identity})
             for client, data in sealed
             if client in receivers
         }
-        why = _pairs(listed(told, "not", str), listed(told, "why", str))
         failed |= {client: shown(reason) for client, reason in why if client in receivers}
         self._name = name
         self._holders.add(leader)

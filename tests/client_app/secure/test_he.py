@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
+from client_app.secure.box import opened
 from client_app.secure.he import HEClients
 from client_app.secure.trust import Trust
 from conf.compose import compose
@@ -14,6 +17,7 @@ from server_app.secure.collected import Purpose
 from server_app.secure.keys import KeyDelivery
 from task.arrays import array_of, record_of, values_of
 from task.he.answers import AnswerSum
+from task.he.keyring import KeyRing
 from task.identity import Identity
 from task.layouts import Layout
 from task.secure import protection_of
@@ -132,6 +136,36 @@ def test_a_new_key_is_made_where_nobody_has_it_any_more(silos):
     silos.gone = set()
     silos.keys.prepare(NAMES)
     silos.sum(NAMES, number=2)
+
+
+def test_a_leader_that_is_refused_leaves_no_key_behind(silos):
+    ask = silos.ask
+
+    def lie(told):
+        answers = ask(told)
+        if "seal" in told.get("a", ()):
+            answers["a"]["seal"]["why"] = ["for nobody"]
+        return answers
+
+    silos.keys = KeyDelivery(lie)
+    assert silos.keys.prepare(NAMES) == {}
+    assert silos.asked[-2:] == [("a", "seal"), ("b", "seal")]
+    # The second leader has its own key, not the one that the first sent it.
+    assert "sealed" not in silos.keys.told("b", PURPOSE)
+    assert silos.open("d", silos.sum(("b", "c", "d", "a")))[0] is None
+
+
+def test_after_a_doubt_those_with_another_key_get_that_of_the_others(silos, tmp_path):
+    silos.keys.prepare(NAMES)
+    silos.sum()
+    with opened(tmp_path / "b" / "secrets", "r1", "b") as secrets:
+        ring = KeyRing.create(protection().terms.parameters)
+        secrets["ring"] = base64.b64encode(ring.data).decode()
+    with pytest.raises(FedproofError, match="another key"):
+        silos.sum(("b", "c"), number=2)
+    silos.keys.doubt()
+    assert silos.keys.prepare(NAMES) == {}
+    assert silos.open("d", silos.sum(("b", "c", "d", "a"), number=3), number=3)[0] is None
 
 
 @pytest.mark.parametrize("stranger", NAMES[:2])

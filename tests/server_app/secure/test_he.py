@@ -159,6 +159,8 @@ def test_below_the_least_cohort_nothing_is_opened(federate):
     assert len(asked(ran, "decrypt", purpose="train")) == 2
     assert len(asked(ran, "decrypt", purpose="evaluate")) == 4
     assert ran.summary["secure"]["abandoned"] == 1
+    # After that, all are asked again which key they have.
+    assert len(asked(ran, "offer")) == 2 * 4 and len(asked(ran, "seal")) == 1
 
 
 def test_openers_that_disagree_are_named(federate):
