@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,14 @@ from server_app.evidence.events import Watcher, parse
 
 _STARTED = re.compile(r"Successfully started run (\d+)")
 _KEPT, _TAIL = 60, 8
+_WAITING = """
+import runpy, sys
+import flwr.cli.app
+sys.stdin.read()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Imports what ``flwr`` needs, and runs it when its input ends: meanwhile, the SuperLink starts."""
 _GONE = "Connection to the SuperLink is unavailable"
 
 
@@ -59,8 +68,8 @@ def submit(
         config.write_text(f"overrides = {json.dumps(overrides)}\n", encoding="utf-8")
         app = _staged(app_dir, Path(folder))
         command = [
-            program("flwr"), "run", str(app), link.connection, "--stream",
-            "--run-config", str(config),
+            sys.executable, "-P", "-c", _WAITING, program("flwr"),
+            "run", str(app), link.connection, "--stream", "--run-config", str(config),
         ]  # fmt: skip
         if federation_config:
             command += ["--federation-config", " ".join(federation_config)]
@@ -83,6 +92,9 @@ def _follow(link: Link, command: Sequence[str], watcher: Watcher) -> None:
     run_id, sentence, finished, kept = "", "", False, list[str]()
     with _child(command, link) as child:
         try:
+            link.ready()
+            assert child.stdin is not None
+            child.stdin.close()
             for line in _lines(child):
                 if match := _STARTED.search(line):
                     run_id = match[1]
@@ -116,7 +128,7 @@ def _follow(link: Link, command: Sequence[str], watcher: Watcher) -> None:
 @contextmanager
 def _child(command: Sequence[str], link: Link) -> Iterator[subprocess.Popen[str]]:
     child = subprocess.Popen(
-        command, env=dict(link.environment), text=True, stdin=subprocess.DEVNULL,
+        command, env=dict(link.environment), text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,9 @@ from conf.errors import FedproofError
 
 CONNECTION = "fedproof"
 STARTUP = 60.0
-_RAY = {
+_TUNED = {
+    # How often the SuperLink's SuperExec looks for a run to start: once a second otherwise.
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     # Ray lowers its workers' priority by 15 unless told otherwise.
     "RAY_worker_niceness": "0",
     # The workers that it starts beforehand lack the runtime environment that Flower asks for.
@@ -30,10 +33,21 @@ _RAY = {
 
 @dataclass(frozen=True)
 class Link:
-    """How to reach a SuperLink: its connection's name, and the environment for ``flwr``."""
+    """How to reach a SuperLink.
+
+    Attributes
+    ----------
+    connection : str
+        As ``flwr`` knows it.
+    environment : mapping of str to str
+        For ``flwr``.
+    ready : callable
+        Returns once the SuperLink answers; raises FedproofError if it does not start.
+    """
 
     connection: str
     environment: Mapping[str, str]
+    ready: Callable[[], None] = lambda: None
 
 
 def quiet_environment() -> dict[str, str]:
@@ -63,6 +77,8 @@ def program(name: str) -> str:
 def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
     """Start a SuperLink for simulations on loopback; end it and its children on exit.
 
+    That takes it seconds, which the caller can use before it asks whether the link is ready.
+
     It runs in an empty directory, because Ray puts the working directory on its workers' module
     path, and in a private Flower home.
 
@@ -76,7 +92,7 @@ def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
     Raises
     ------
     FedproofError
-        If `port` is in use, or the SuperLink does not start.
+        If `port` is in use.
     """
     with tempfile.TemporaryDirectory(prefix="fedproof-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
@@ -88,7 +104,7 @@ def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
             f'[superlink]\ndefault = "{CONNECTION}"\n\n'
             f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{number}"\ninsecure = true\n'
         )
-        environment = quiet_environment() | _RAY | {
+        environment = quiet_environment() | _TUNED | {
             "FLWR_HOME": str(home),
             # Without it, a simulation joins whatever cluster it finds on this machine.
             "RAY_ADDRESS": ray or "local",
@@ -101,8 +117,8 @@ def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
                 start_new_session=True,
             )  # fmt: skip
         try:
-            _await_port(process, number, Path(folder) / "superlink.log")
-            yield Link(CONNECTION, environment)
+            await_port = partial(_await_port, process, number, Path(folder) / "superlink.log")
+            yield Link(CONNECTION, environment, await_port)
         finally:
             end_tree(process.pid)
             process.wait()

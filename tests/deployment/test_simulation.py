@@ -23,6 +23,7 @@ def test_plain_flwr_run(tmp_path):
     directory = tmp_path / "run"
     overrides = f'overrides="{" ".join(SETTINGS)} run_dir={directory}"'
     with own_superlink(None) as link:
+        link.ready()
         done = subprocess.run(
             [program("flwr"), "run", ".", link.connection, "--stream", "--run-config", overrides],
             env=dict(link.environment), cwd=ROOT, text=True, capture_output=True, timeout=500,

@@ -2,6 +2,7 @@
 
 import sys
 
+import psutil
 import pytest
 
 from conf.errors import FedproofError
@@ -22,13 +23,13 @@ STARTED = 'print("INFO: Successfully started run 123");'
 
 @pytest.fixture
 def flwr(tmp_path, monkeypatch):
-    def pretend(run, status="finished:completed"):
+    def pretend(run, status="finished:completed", ready=lambda: None):
         script = tmp_path / "flwr"
         script.write_text(FLWR.format(python=sys.executable, run=run, status=status))
         script.chmod(0o755)
         monkeypatch.setattr(submitting, "program", lambda _: str(script))
         events = []
-        submit(Link("here", quiet_environment()), ROOT, "rounds=1", (), events.append)
+        submit(Link("here", quiet_environment(), ready), ROOT, "rounds=1", (), events.append)
         return events
 
     return pretend
@@ -42,6 +43,22 @@ def test_events_reach_the_watcher(flwr):
 def test_a_superlink_that_cannot_be_reached(flwr):
     with pytest.raises(FedproofError, match="to SuperLink 'here': Connection refused"):
         flwr('print("╭─ Error ─╮"); print("│ Connection refused │"); sys.exit(1)')
+
+
+def test_the_command_waits_for_the_superlink(flwr, tmp_path):
+    mark = tmp_path / "ready"
+    run = f'{STARTED} import pathlib; pathlib.Path("{mark}").rmdir()'
+    assert flwr(run, ready=mark.mkdir) == []
+    assert not mark.exists()
+
+
+def test_a_superlink_that_does_not_start_leaves_no_command_waiting(flwr):
+    def never():
+        raise FedproofError("it did not start.")
+
+    with pytest.raises(FedproofError, match="^it did not start.$"):
+        flwr(STARTED, ready=never)
+    assert not psutil.Process().children()
 
 
 def test_the_runs_own_sentence_goes_before_its_status(flwr):

@@ -74,8 +74,21 @@ def test_a_superlink_keeps_to_its_own_ray_or_the_one_it_is_given(
     monkeypatch.setattr(superlink, "program", lambda _: str(script))
     monkeypatch.setenv("RAY_ADDRESS", "192.168.0.1:6379")
     with own_superlink(None, ray) as link:
+        link.ready()
         assert link.environment["RAY_ADDRESS"] == address
         [process] = [p for p in psutil.Process().children() if str(script) in p.cmdline()]
         assert process.environ()["RAY_ADDRESS"] == address
         assert process.environ()["RAY_worker_niceness"] == "0"
     assert not process.is_running()
+
+
+def test_a_superlink_that_ends_at_once(tmp_path, monkeypatch):
+    script = tmp_path / "superlink"
+    script.write_text("#!/bin/sh\necho too old\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(superlink, "program", lambda _: str(script))
+    with (
+        own_superlink(None) as link,
+        pytest.raises(FedproofError, match="SuperLink did not start: too old$"),
+    ):
+        link.ready()
