@@ -9,12 +9,14 @@ import os
 import shlex
 import socket
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from conf.errors import FedproofError
 from conf.schema import Settings
+from server_app.engines.ray import own_ray
 from server_app.engines.submit import submit
-from server_app.engines.superlink import own_superlink
+from server_app.engines.superlink import Server, own_superlink
 from server_app.evidence.events import Watcher
 
 
@@ -43,16 +45,21 @@ def run_flower(
     workers = federation.workers or os.cpu_count() or 1
     nodes = federation.nodes or workers
     simulation = [f"num-supernodes={nodes}", "client-resources-num-cpus=1"]
-    if federation.ray is None:
-        simulation.append(f"init-args-num-cpus={workers}")
-    else:
-        _find_cluster(federation.ray)
     pinned = [*overrides, f"federation.nodes={nodes}"]
-    with own_superlink(federation.port, federation.ray) as link:
+    with _ray(federation.ray, workers) as ray, own_superlink(federation.port, ray) as link:
         submit(link, app_dir, shlex.join(pinned), simulation, watcher)
 
 
-def _find_cluster(address: str) -> None:
+def _ray(address: str | None, workers: int) -> AbstractContextManager[Server]:
+    """Return the cluster at an address, or one of our own.
+
+    Raises
+    ------
+    FedproofError
+        If none answers there.
+    """
+    if address is None:
+        return own_ray(workers)
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -61,3 +68,4 @@ def _find_cluster(address: str) -> None:
             f"no Ray cluster answers at federation.ray={address}: start one with "
             f"'ray start --head --port={port}'."
         ) from None
+    return nullcontext(Server(address))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from conf.errors import FedproofError
 
 CONNECTION = "fedproof"
 STARTUP = 60.0
-_TUNED = {
+TUNED = {
     # How often the SuperLink's SuperExec looks for a run to start: once a second otherwise.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
     # Ray lowers its workers' priority by 15 unless told otherwise.
@@ -29,6 +29,22 @@ _TUNED = {
     # The workers that it starts beforehand lack the runtime environment that Flower asks for.
     "RAY_prestart_worker_first_driver": "0",
 }
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that may be starting.
+
+    Attributes
+    ----------
+    address : str
+        ``HOST:PORT``.
+    ready : callable
+        Returns once it answers; raises FedproofError if it does not start.
+    """
+
+    address: str
+    ready: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
+def own_superlink(port: int | None, ray: Server | None = None) -> Iterator[Link]:
     """Start a SuperLink for simulations on loopback; end it and its children on exit.
 
     That takes it seconds, which the caller can use before it asks whether the link is ready.
@@ -86,8 +102,8 @@ def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
     ----------
     port : int or None
         Where it listens; None: a free port.
-    ray : str or None
-        ``HOST:PORT`` of the Ray cluster that runs the simulations; None: each starts Ray itself.
+    ray : Server or None
+        The Ray cluster that runs the simulations; None: each starts Ray itself.
 
     Raises
     ------
@@ -96,32 +112,62 @@ def own_superlink(port: int | None, ray: str | None = None) -> Iterator[Link]:
     """
     with tempfile.TemporaryDirectory(prefix="fedproof-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
-        neutral = Path(folder) / "empty"
         home.mkdir()
-        neutral.mkdir()
         number = free_port(port)
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n'
             f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{number}"\ninsecure = true\n'
         )
-        environment = quiet_environment() | _TUNED | {
+        environment = quiet_environment() | TUNED | {
             "FLWR_HOME": str(home),
             # Without it, a simulation joins whatever cluster it finds on this machine.
-            "RAY_ADDRESS": ray or "local",
+            "RAY_ADDRESS": ray.address if ray else "local",
         }  # fmt: skip
-        with (Path(folder) / "superlink.log").open("wb") as log:
-            process = subprocess.Popen(
-                [program("flower-superlink"), "--simulation", "--insecure",
-                 "--host", "127.0.0.1", "--port", str(number)],
-                env=environment, cwd=neutral, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        try:
-            await_port = partial(_await_port, process, number, Path(folder) / "superlink.log")
-            yield Link(CONNECTION, environment, await_port)
-        finally:
-            end_tree(process.pid)
-            process.wait()
+        command = [
+            program("flower-superlink"), "--simulation", "--insecure",
+            "--host", "127.0.0.1", "--port", str(number),
+        ]  # fmt: skip
+        with serving("Flower's SuperLink", command, number, Path(folder), environment) as server:
+
+            def ready() -> None:
+                if ray:
+                    ray.ready()
+                server.ready()
+
+            yield Link(CONNECTION, environment, ready)
+
+
+@contextmanager
+def serving(
+    name: str, command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str]
+) -> Iterator[Server]:
+    """Start a program that will listen on loopback; end it and its children on exit.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in messages.
+    command : sequence of str
+        How it is started.
+    port : int
+        Where it will listen.
+    folder : Path
+        Where it runs, in an empty folder, and where its log is.
+    environment : mapping of str to str
+        Its own.
+    """
+    neutral, path = folder / "empty", folder / "log"
+    neutral.mkdir()
+    with path.open("wb") as log:
+        process = subprocess.Popen(
+            command, env=dict(environment), cwd=neutral, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield Server(f"127.0.0.1:{port}", partial(_await_port, name, process, port, path))
+    finally:
+        end_tree(process.pid)
+        process.wait()
 
 
 def free_port(wanted: int | None) -> int:
@@ -163,14 +209,14 @@ def _signal(process: psutil.Process, *, kill: bool) -> None:
         process.kill() if kill else process.terminate()
 
 
-def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _await_port(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + STARTUP
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise FedproofError(f"Flower's SuperLink did not start: {last}")
+            raise FedproofError(f"{name} did not start: {last}")
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise FedproofError(f"Flower's SuperLink did not answer within {STARTUP:g} s: try again.")
+    raise FedproofError(f"{name} did not answer within {STARTUP:g} s: try again.")

@@ -1,6 +1,6 @@
 import shlex
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -8,6 +8,7 @@ from conf.compose import compose
 from conf.errors import FedproofError
 from server_app.engines import flower
 from server_app.engines.flower import run_flower
+from server_app.engines.superlink import Server
 from tests.flower import ROOT
 
 
@@ -22,6 +23,7 @@ def submitted(monkeypatch):
     def run(*overrides):
         calls = []
         monkeypatch.setattr(flower, "own_superlink", pretend)
+        monkeypatch.setattr(flower, "own_ray", nullcontext)
         monkeypatch.setattr(flower, "submit", lambda *call: calls.append(call))
         run_flower(compose(overrides), overrides, ROOT, print)
         [(link, app_dir, told, simulation, _)] = calls
@@ -33,11 +35,9 @@ def submitted(monkeypatch):
 
 def test_as_many_nodes_and_actors_as_workers(submitted):
     link, told, simulation = submitted("federation=flower", "federation.workers=3", "seed=7")
-    assert link == (None, None)
+    assert link == (None, 3)
     assert told == ["federation=flower", "federation.workers=3", "seed=7", "federation.nodes=3"]
-    assert simulation == {
-        "num-supernodes=3", "client-resources-num-cpus=1", "init-args-num-cpus=3",
-    }  # fmt: skip
+    assert simulation == {"num-supernodes=3", "client-resources-num-cpus=1"}
 
 
 def test_a_cluster_knows_its_own_cores(submitted):
@@ -46,7 +46,7 @@ def test_a_cluster_knows_its_own_cores(submitted):
         link, _, simulation = submitted(
             "federation=flower", f"federation.ray={address}", "federation.nodes=8"
         )
-    assert link == (None, address)
+    assert link == (None, Server(address))
     assert simulation == {"num-supernodes=8", "client-resources-num-cpus=1"}
 
 

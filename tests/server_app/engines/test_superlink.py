@@ -9,6 +9,7 @@ import pytest
 from conf.errors import FedproofError
 from server_app.engines import superlink
 from server_app.engines.superlink import (
+    Server,
     end_tree,
     free_port,
     own_superlink,
@@ -64,22 +65,41 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize(("ray", "address"), [(None, "local"), ("10.0.0.1:6379", "10.0.0.1:6379")])
-def test_a_superlink_keeps_to_its_own_ray_or_the_one_it_is_given(
-    tmp_path, monkeypatch, ray, address
-):
+@pytest.fixture
+def listens(tmp_path, monkeypatch):
     script = tmp_path / "superlink"
     script.write_text(LISTENS.format(python=sys.executable))
     script.chmod(0o755)
     monkeypatch.setattr(superlink, "program", lambda _: str(script))
+    return str(script)
+
+
+RAY = Server("10.0.0.1:6379")
+
+
+@pytest.mark.parametrize(("ray", "address"), [(None, "local"), (RAY, RAY.address)])
+def test_a_superlink_keeps_to_its_own_ray_or_the_one_it_is_given(
+    listens, monkeypatch, ray, address
+):
     monkeypatch.setenv("RAY_ADDRESS", "192.168.0.1:6379")
     with own_superlink(None, ray) as link:
         link.ready()
         assert link.environment["RAY_ADDRESS"] == address
-        [process] = [p for p in psutil.Process().children() if str(script) in p.cmdline()]
+        [process] = [p for p in psutil.Process().children() if listens in p.cmdline()]
         assert process.environ()["RAY_ADDRESS"] == address
         assert process.environ()["RAY_worker_niceness"] == "0"
     assert not process.is_running()
+
+
+def test_a_simulation_waits_for_its_ray_too(listens):
+    def never():
+        raise FedproofError("Ray did not start: no room.")
+
+    with (
+        own_superlink(None, Server("127.0.0.1:1", never)) as link,
+        pytest.raises(FedproofError, match=r"Ray did not start: no room\."),
+    ):
+        link.ready()
 
 
 def test_a_superlink_that_ends_at_once(tmp_path, monkeypatch):
