@@ -36,10 +36,12 @@ def own_ray(cores: int) -> Iterator[Server]:
         port = free_port(None)
         command = [
             program("ray"), "start", "--head", "--block", "--disable-usage-stats",
-            f"--num-cpus={cores}", "--node-ip-address=127.0.0.1", f"--port={port}",
-            f"--ray-client-server-port={free_port(None)}", "--dashboard-agent-listen-port=0",
-            "--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}",
+            f"--num-cpus={cores}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1",
             "--include-dashboard=false", "--include-log-monitor=false", "--no-monitor",
+            # Ports that are free, not the usual ones: there may be other clusters.
+            f"--port={port}", f"--ray-client-server-port={free_port(None)}",
+            f"--dashboard-port={free_port(None)}", "--dashboard-agent-listen-port=0",
+            "--min-worker-port=0", "--max-worker-port=0",
         ]  # fmt: skip
         environment = quiet_environment() | TUNED
         with serving("Ray", command, port, Path(folder), environment) as ray:
