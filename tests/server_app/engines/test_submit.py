@@ -23,8 +23,9 @@ STARTED = 'print("INFO: Successfully started run 123");'
 
 @pytest.fixture
 def flwr(tmp_path, monkeypatch):
+    script = tmp_path / "flwr"
+
     def pretend(run, status="finished:completed", ready=lambda: None):
-        script = tmp_path / "flwr"
         script.write_text(FLWR.format(python=sys.executable, run=run, status=status))
         script.chmod(0o755)
         monkeypatch.setattr(submitting, "program", lambda _: str(script))
@@ -52,13 +53,14 @@ def test_the_command_waits_for_the_superlink(flwr, tmp_path):
     assert not mark.exists()
 
 
-def test_a_superlink_that_does_not_start_leaves_no_command_waiting(flwr):
+def test_a_superlink_that_does_not_start_leaves_no_command_waiting(flwr, tmp_path):
     def never():
         raise FedproofError("it did not start.")
 
     with pytest.raises(FedproofError, match="^it did not start.$"):
         flwr(STARTED, ready=never)
-    assert not psutil.Process().children()
+    left = [child.cmdline() for child in psutil.Process().children()]
+    assert not any(str(tmp_path / "flwr") in command for command in left)
 
 
 def test_the_runs_own_sentence_goes_before_its_status(flwr):
