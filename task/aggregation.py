@@ -40,9 +40,9 @@ def quantum(weight: float, largest: float) -> float:
         Small enough that rounding is far below float32's own, and large enough that sums of
         values up to `HEADROOM` times `largest` are exact. Beyond that they are float64's.
     """
-    return math.ldexp(
-        1.0, math.ceil(math.log2(max(weight, 1.0) * max(largest, 1.0) * HEADROOM))
-    ) / (2.0**52)
+    # Not by a logarithm, which rounds: just above a power of two it may say that it is one.
+    mantissa, exponent = math.frexp(max(weight, 1.0) * max(largest, 1.0) * HEADROOM)
+    return math.ldexp(1.0, exponent - (mantissa == 0.5) - 52)
 
 
 class WeightedSum:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from task.aggregation import HEADROOM, WeightedSum, flatten, quantum
@@ -41,6 +41,8 @@ def test_order_and_grouping_do_not_matter(seed, count, scale, data):
 
 
 @given(st.floats(1, 1e9), st.floats(1e-9, 1e6))
+@example(1.0, 1.0 + 2**-52)
+@example(4.0, 1.0)
 def test_the_unit_is_a_power_of_two_that_leaves_room(weight, largest):
     unit = quantum(weight, largest)
     assert np.frexp(unit)[0] == 0.5
