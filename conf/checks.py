@@ -121,7 +121,6 @@ def _check_ranges(settings: Settings) -> None:
         ("federation.retries", federation.retries, 0),
         ("federation.workers", federation.workers, 1),
         ("federation.nodes", federation.nodes, 1),
-        ("federation.port", federation.port, 1),
         ("federation.wait", federation.wait, 0),
         ("federation.max_examples", federation.max_examples, 1),
         ("seeds", settings.seeds, 1),
@@ -151,6 +150,8 @@ def _check_ranges(settings: Settings) -> None:
     for name, share in shares:
         if not 0 < share <= 1:
             raise FedproofError(f"{name} must lie in (0, 1], got {share:g}.")
+    if federation.port is not None and not 1 <= federation.port <= 65535:
+        raise FedproofError(f"federation.port must lie in [1, 65535], got {federation.port}.")
     if not 0 < settings.task.test_fraction < 1:
         raise FedproofError(
             f"task.test_fraction must lie in (0, 1), got {settings.task.test_fraction:g}."

@@ -82,6 +82,8 @@ def test_an_experiment_is_overridden_by_the_command_line() -> None:
         ("rounds=many", "rounds"),
         ("rounds=1.5", "rounds"),
         ("rounds=0", "at least 1"),
+        ("federation.port=0", "must lie in [1, 65535], got 0"),
+        ("federation.port=70000", "must lie in [1, 65535], got 70000"),
         ("train.lr=-1", "positive"),
         ("train.lr=nan", "positive"),
         ("train.optimizer=magic", "sgd"),
