@@ -1,6 +1,7 @@
 """A Ray of our own for one simulation, which starts while the SuperLink does.
 
-Left to Flower, it starts once all else has. What only shows a cluster to people is left out.
+Left to Flower, it starts once all else has. What forwards the actors' prints, and what would ask
+for more machines, is left out.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def own_ray(cores: int) -> Iterator[Server]:
             f"--num-cpus={cores}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1",
             "--include-dashboard=false", "--include-log-monitor=false", "--no-monitor",
             # Ports that are free, not the usual ones: there may be other clusters.
-            f"--port={port}", f"--ray-client-server-port={free_port(None)}",
+            "--port", str(port), f"--ray-client-server-port={free_port(None)}",
             f"--dashboard-port={free_port(None)}", "--dashboard-agent-listen-port=0",
             "--min-worker-port=0", "--max-worker-port=0",
         ]  # fmt: skip

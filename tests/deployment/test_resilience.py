@@ -12,7 +12,6 @@ import pytest
 from benchmarks.soak import answering
 from server_app.engines.superlink import program
 from server_app.evidence import files
-from tests.conftest import run_nodes
 from tests.flower import ROOT, wait_for
 from tests.outage import rounds_of
 
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.slow
 ALL = ["cleveland", "hungary", "switzerland", "va"]
 ROUNDS = 5
 SHORT = (f"rounds={ROUNDS}", f"evaluate_every={ROUNDS}", "model=logistic")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The model of the same rounds when nothing happens."""
-    return run_nodes(tmp_path_factory.mktemp("undisturbed"), *SHORT).model
 
 
 def rounds_done(directory, count):
@@ -89,7 +82,7 @@ def test_a_process_that_dies_over_a_message(tmp_path, hospitals):
 
 
 def test_an_answer_that_is_sent_twice_and_a_superlink_that_is_restarted(
-    tmp_path, hospitals, undisturbed
+    tmp_path, hospitals, federate
 ):
     """A connection ends after the SuperLink got the answer, and before the node knows."""
     run = hospitals.run(tmp_path, *SHORT, "rounds=60")
@@ -107,7 +100,7 @@ def test_an_answer_that_is_sent_twice_and_a_superlink_that_is_restarted(
     hospitals.start_superlink()
     resumed = hospitals.run(tmp_path, f"resume={tmp_path}", f"rounds={ROUNDS}")
     assert all(line["answered"] == ALL for line in finished(resumed, tmp_path))
-    assert model(tmp_path) == undisturbed
+    assert model(tmp_path) == federate(*SHORT).model
 
 
 @pytest.mark.skipif("FEDPROOF_CLOCKS" not in os.environ, reason="long: FEDPROOF_CLOCKS=1 runs it")

@@ -22,13 +22,9 @@ STARTED = 'print("INFO: Successfully started run 123");'
 
 
 @pytest.fixture
-def flwr(tmp_path, monkeypatch):
-    script = tmp_path / "flwr"
-
+def flwr(stand_in):
     def pretend(run, status="finished:completed", ready=lambda: None):
-        script.write_text(FLWR.format(python=sys.executable, run=run, status=status))
-        script.chmod(0o755)
-        monkeypatch.setattr(submitting, "program", lambda _: str(script))
+        stand_in(submitting, FLWR.format(python=sys.executable, run=run, status=status))
         events = []
         submit(Link("here", quiet_environment(), ready), ROOT, "rounds=1", (), events.append)
         return events
@@ -60,7 +56,7 @@ def test_a_superlink_that_does_not_start_leaves_no_command_waiting(flwr, tmp_pat
     with pytest.raises(FedproofError, match="^it did not start.$"):
         flwr(STARTED, ready=never)
     left = [child.cmdline() for child in psutil.Process().children()]
-    assert not any(str(tmp_path / "flwr") in command for command in left)
+    assert not any(str(tmp_path / "program") in command for command in left)
 
 
 def test_the_runs_own_sentence_goes_before_its_status(flwr):

@@ -16,6 +16,7 @@ from server_app.engines.superlink import (
     program,
     quiet_environment,
 )
+from tests.server_app.engines.conftest import LISTENS
 
 TREE = """
 import signal, subprocess, sys, time
@@ -58,40 +59,27 @@ def test_environment(monkeypatch):
         program("no-such-program")
 
 
-LISTENS = """#!{python}
-import socket, sys, time
-server = socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])))
-time.sleep(600)
-"""
-
-
-@pytest.fixture
-def listens(tmp_path, monkeypatch):
-    script = tmp_path / "superlink"
-    script.write_text(LISTENS.format(python=sys.executable))
-    script.chmod(0o755)
-    monkeypatch.setattr(superlink, "program", lambda _: str(script))
-    return str(script)
-
-
 RAY = Server("10.0.0.1:6379")
 
 
 @pytest.mark.parametrize(("ray", "address"), [(None, "local"), (RAY, RAY.address)])
 def test_a_superlink_keeps_to_its_own_ray_or_the_one_it_is_given(
-    listens, monkeypatch, ray, address
+    stand_in, monkeypatch, ray, address
 ):
+    script = stand_in(superlink, LISTENS)
     monkeypatch.setenv("RAY_ADDRESS", "192.168.0.1:6379")
     with own_superlink(None, ray) as link:
         link.ready()
         assert link.environment["RAY_ADDRESS"] == address
-        [process] = [p for p in psutil.Process().children() if listens in p.cmdline()]
+        [process] = [p for p in psutil.Process().children() if script in p.cmdline()]
         assert process.environ()["RAY_ADDRESS"] == address
         assert process.environ()["RAY_worker_niceness"] == "0"
     assert not process.is_running()
 
 
-def test_a_simulation_waits_for_its_ray_too(listens):
+def test_a_simulation_waits_for_its_ray_too(stand_in):
+    stand_in(superlink, LISTENS)
+
     def never():
         raise FedproofError("Ray did not start: no room.")
 
@@ -102,11 +90,8 @@ def test_a_simulation_waits_for_its_ray_too(listens):
         link.ready()
 
 
-def test_a_superlink_that_ends_at_once(tmp_path, monkeypatch):
-    script = tmp_path / "superlink"
-    script.write_text("#!/bin/sh\necho too old\nexit 1\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(superlink, "program", lambda _: str(script))
+def test_a_superlink_that_ends_at_once(stand_in):
+    stand_in(superlink, "#!/bin/sh\necho too old\nexit 1\n")
     with (
         own_superlink(None) as link,
         pytest.raises(FedproofError, match="SuperLink did not start: too old$"),
