@@ -16,7 +16,7 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app.engines.ray import own_ray
 from server_app.engines.submit import submit
-from server_app.engines.superlink import Server, own_superlink
+from server_app.engines.superlink import Server, free_port, own_superlink
 from server_app.evidence.events import Watcher
 
 
@@ -39,14 +39,16 @@ def run_flower(
     Raises
     ------
     FedproofError
-        If the Ray cluster or the SuperLink cannot be reached, or the run did not complete.
+        If the port is in use, the Ray cluster or the SuperLink cannot be reached, or the run did
+        not complete.
     """
     federation = settings.federation
     workers = federation.workers or os.cpu_count() or 1
     nodes = federation.nodes or workers
     simulation = [f"num-supernodes={nodes}", "client-resources-num-cpus=1"]
     pinned = [*overrides, f"federation.nodes={nodes}"]
-    with _ray(federation.ray, workers) as ray, own_superlink(federation.port, ray) as link:
+    port = free_port(federation.port)
+    with _ray(federation.ray, workers) as ray, own_superlink(port, ray) as link:
         submit(link, app_dir, shlex.join(pinned), simulation, watcher)
 
 

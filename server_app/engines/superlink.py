@@ -90,7 +90,7 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def own_superlink(port: int | None, ray: Server | None = None) -> Iterator[Link]:
+def own_superlink(port: int, ray: Server | None = None) -> Iterator[Link]:
     """Start a SuperLink for simulations on loopback; end it and its children on exit.
 
     That takes it seconds, which the caller can use before it asks whether the link is ready.
@@ -100,23 +100,17 @@ def own_superlink(port: int | None, ray: Server | None = None) -> Iterator[Link]
 
     Parameters
     ----------
-    port : int or None
-        Where it listens; None: a free port.
+    port : int
+        Where it listens.
     ray : Server or None
         The Ray cluster that runs the simulations; None: each starts Ray itself.
-
-    Raises
-    ------
-    FedproofError
-        If `port` is in use.
     """
     with tempfile.TemporaryDirectory(prefix="fedproof-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
         home.mkdir()
-        number = free_port(port)
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n'
-            f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{number}"\ninsecure = true\n'
+            f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         )
         environment = quiet_environment() | TUNED | {
             "FLWR_HOME": str(home),
@@ -125,9 +119,9 @@ def own_superlink(port: int | None, ray: Server | None = None) -> Iterator[Link]
         }  # fmt: skip
         command = [
             program("flower-superlink"), "--simulation", "--insecure",
-            "--host", "127.0.0.1", "--port", str(number),
+            "--host", "127.0.0.1", "--port", str(port),
         ]  # fmt: skip
-        with serving("Flower's SuperLink", command, number, Path(folder), environment) as server:
+        with serving("Flower's SuperLink", command, port, Path(folder), environment) as server:
 
             def ready() -> None:
                 if ray:

@@ -20,10 +20,11 @@ def submitted(monkeypatch):
     def pretend(port, ray):
         yield port, ray
 
+    monkeypatch.setattr(flower, "own_superlink", pretend)
+    monkeypatch.setattr(flower, "own_ray", nullcontext)
+
     def run(*overrides):
         calls = []
-        monkeypatch.setattr(flower, "own_superlink", pretend)
-        monkeypatch.setattr(flower, "own_ray", nullcontext)
         monkeypatch.setattr(flower, "submit", lambda *call: calls.append(call))
         run_flower(compose(overrides), overrides, ROOT, print)
         [(link, app_dir, told, simulation, _)] = calls
@@ -34,19 +35,27 @@ def submitted(monkeypatch):
 
 
 def test_as_many_nodes_and_actors_as_workers(submitted):
-    link, told, simulation = submitted("federation=flower", "federation.workers=3", "seed=7")
-    assert link == (None, 3)
+    (_, ray), told, simulation = submitted("federation=flower", "federation.workers=3", "seed=7")
+    assert ray == 3
     assert told == ["federation=flower", "federation.workers=3", "seed=7", "federation.nodes=3"]
     assert simulation == {"num-supernodes=3", "client-resources-num-cpus=1"}
+
+
+def test_nothing_starts_where_the_port_is_in_use(submitted, monkeypatch):
+    monkeypatch.setattr(flower, "own_ray", lambda cores: pytest.fail("Ray was started"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(FedproofError, match=f"^federation.port={port} is in use: give another"):
+            submitted("federation=flower", f"federation.port={port}")
 
 
 def test_a_cluster_knows_its_own_cores(submitted):
     with socket.create_server(("127.0.0.1", 0)) as cluster:
         address = f"127.0.0.1:{cluster.getsockname()[1]}"
-        link, _, simulation = submitted(
+        (_, ray), _, simulation = submitted(
             "federation=flower", f"federation.ray={address}", "federation.nodes=8"
         )
-    assert link == (None, Server(address))
+    assert ray == Server(address)
     assert simulation == {"num-supernodes=8", "client-resources-num-cpus=1"}
 
 

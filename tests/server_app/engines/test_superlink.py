@@ -68,7 +68,7 @@ def test_a_superlink_keeps_to_its_own_ray_or_the_one_it_is_given(
 ):
     script = stand_in(superlink, LISTENS)
     monkeypatch.setenv("RAY_ADDRESS", "192.168.0.1:6379")
-    with own_superlink(None, ray) as link:
+    with own_superlink(free_port(None), ray) as link:
         link.ready()
         assert link.environment["RAY_ADDRESS"] == address
         [process] = [p for p in psutil.Process().children() if script in p.cmdline()]
@@ -84,7 +84,7 @@ def test_a_simulation_waits_for_its_ray_too(stand_in):
         raise FedproofError("Ray did not start: no room.")
 
     with (
-        own_superlink(None, Server("127.0.0.1:1", never)) as link,
+        own_superlink(free_port(None), Server("127.0.0.1:1", never)) as link,
         pytest.raises(FedproofError, match=r"Ray did not start: no room\."),
     ):
         link.ready()
@@ -93,7 +93,7 @@ def test_a_simulation_waits_for_its_ray_too(stand_in):
 def test_a_superlink_that_ends_at_once(stand_in):
     stand_in(superlink, "#!/bin/sh\necho too old\nexit 1\n")
     with (
-        own_superlink(None) as link,
+        own_superlink(free_port(None)) as link,
         pytest.raises(FedproofError, match="SuperLink did not start: too old$"),
     ):
         link.ready()
