@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,10 @@ def run_local(settings: Settings, overrides: Sequence[str], app_dir: str) -> Non
     run_id = time.time_ns() & (2**62 - 1)
     adopt_identity(run_id)
     run_config: UserConfig = {"overrides": shlex.join(overrides)}
-    # This imports torch, as the workers' forkserver does meanwhile.
     server_app = load_app("server_app.app:app", RuntimeError, app_dir)
     assert isinstance(server_app, ServerApp)
+    # This imports torch, as the workers' forkserver does meanwhile.
+    import_module("server_app.run")
     with open_grid(settings, run_id, run_config, app_dir) as grid:
         server_app(grid, Context(run_id, NODE, {}, RecordDict(), run_config))
 

@@ -1,11 +1,12 @@
 """A Ray of our own for one simulation, which starts while the SuperLink does.
 
-Left to Flower, it starts once all else has. What forwards the actors' prints, and what would ask
-for more machines, is left out.
+Left to Flower, it starts once all else has. What a simulation does not use is left out: what
+forwards the actors' prints, asks for more machines, or serves drivers elsewhere.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,16 @@ from server_app.engines.superlink import (
     quiet_environment,
     serving,
 )
+
+LEAN = """
+import contextlib, runpy, sys
+with contextlib.suppress(ImportError):
+    import ray.dashboard.optional_deps
+sys.modules |= {"grpc": None, "ray.serve": None}
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs ``ray`` as if Ray's client and Serve were not installed, which it has no options for."""
 
 
 @contextmanager
@@ -36,13 +47,13 @@ def own_ray(cores: int) -> Iterator[Server]:
     ) as folder:
         port = free_port(None)
         command = [
-            program("ray"), "start", "--head", "--block", "--disable-usage-stats",
+            sys.executable, "-P", "-c", LEAN, program("ray"), "start", "--head", "--block",
             f"--num-cpus={cores}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1",
-            "--include-dashboard=false", "--include-log-monitor=false", "--no-monitor",
+            "--disable-usage-stats", "--include-dashboard=false", "--include-log-monitor=false",
+            "--no-monitor",
             # Ports that are free, not the usual ones: there may be other clusters.
-            "--port", str(port), f"--ray-client-server-port={free_port(None)}",
-            f"--dashboard-port={free_port(None)}", "--dashboard-agent-listen-port=0",
-            "--min-worker-port=0", "--max-worker-port=0",
+            "--port", str(port), f"--dashboard-port={free_port(None)}",
+            "--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0",
         ]  # fmt: skip
         environment = quiet_environment() | TUNED
         with serving("Ray", command, port, Path(folder), environment) as ray:

@@ -1,6 +1,8 @@
 """Ray's own command, with a stand-in for what it starts; it runs for real in tests/deployment."""
 
 import socket
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -25,6 +27,21 @@ def test_it_is_there_until_the_end_with_so_many_cores(stand_in):
 
 
 def test_what_it_says_when_it_cannot_start(stand_in):
-    stand_in(ray, "#!/bin/sh\necho no room\nexit 1\n")
+    stand_in(ray, "import sys\nsys.exit('no room')\n")
     with own_ray(1) as server, pytest.raises(FedproofError, match=r"^Ray did not start: no room$"):
         server.ready()
+
+
+def test_without_what_a_simulation_does_not_use(tmp_path):
+    # As Ray asks itself before it starts its client's server.
+    script = tmp_path / "program"
+    script.write_text(
+        "import sys\n"
+        "from ray._private.utils import get_ray_client_dependency_error as missing\n"
+        "assert missing() is not None and 'ray.serve.scripts' not in sys.modules\n"
+        "import ray.scripts.scripts\n"
+        "assert 'ray.serve.scripts' not in sys.modules\n"
+        "print(*sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-P", "-c", ray.LEAN, str(script), "start", "--head"]
+    assert subprocess.check_output(command, text=True) == "start --head\n"
