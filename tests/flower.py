@@ -13,9 +13,10 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from server_app.deploy import command
-from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+from server_app.engines.superlink import end_tree, program, quiet_environment
 from server_app.evidence import files
 from task.identity import Identity
+from task.ports import free_port
 from tests.networks import Networks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,7 @@ def deployment(
     The SuperNodes are those of `fedproof supernode`, or Flower's own.
     """
     node = [program("fedproof"), "supernode"] if warm else [program("flower-supernode")]
-    port = free_port(None)
+    port = free_port()
     environment = quiet_environment() | {"FLWR_HOME": str(folder / "home")}
     (folder / "home").mkdir(parents=True)
     (folder / "home" / "config.toml").write_text(
@@ -62,7 +63,7 @@ def deployment(
             home = {"FLWR_HOME": str(folder / f"node-{i}-home")}
             supernode = [
                 *node, "--insecure", "--superlink", f"127.0.0.1:{port}",
-                "--port", str(free_port(None)), "--node-config", config,
+                "--port", str(free_port()), "--node-config", config,
             ]  # fmt: skip
             stack.enter_context(running(supernode, folder / f"node-{i}", environment | home))
         yield environment
@@ -76,7 +77,7 @@ def secured(
 
     With TLS, for registered nodes only.
     """
-    port = free_port(None)
+    port = free_port()
     folder.mkdir(parents=True)
     (folder / "federation.yaml").write_text(
         f"{{name: silos, address: {address}, port: {port}, task: healthcare, "

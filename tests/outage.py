@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.secure_rounds import silos
-from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+from server_app.engines.superlink import end_tree, program, quiet_environment
 from server_app.evidence import files
 from task.atomic import atomic
+from task.ports import free_port
 from tests.flower import ROOT, listens, running, wait_for
 from tests.proxy import Proxy
 
@@ -102,7 +103,7 @@ class Federation:
         command = [
             program("fedproof"), "supernode", "--insecure",
             "--superlink", f"127.0.0.1:{self.networks[name].port}",
-            "--port", str(free_port(None)), "--node-config", self.configs[name],
+            "--port", str(free_port()), "--node-config", self.configs[name],
         ]  # fmt: skip
         self.nodes[name] = self._run(name, command, self.environment | home)
 
@@ -157,7 +158,7 @@ class Federation:
 def four_hospitals(folder: Path) -> Iterator[Federation]:
     """Start all of it; ended by the pids that were started."""
     configs = {name: f"{config} min-cohort=4" for name, config in silos(folder).items()}
-    federation = Federation(folder / "flower", configs, free_port(None))
+    federation = Federation(folder / "flower", configs, free_port())
     try:
         federation.start_superlink()
         for name in configs:

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from benchmarks.simulation.worker import arguments, tell
 from benchmarks.simulation.workloads import WORKLOADS
-from server_app.engines.superlink import end_tree, free_port, program, quiet_environment
+from server_app.engines.superlink import end_tree, program, quiet_environment
+from task.ports import free_port
 
 _CONNECTION = "benchmark"
 _HERE = Path(__file__).parent
@@ -53,7 +54,7 @@ def superlink(folder: Path) -> Iterator[Mapping[str, str]]:
     home, neutral = folder / "home", folder / "empty"
     home.mkdir()
     neutral.mkdir()
-    port = free_port(None)
+    port = free_port()
     (home / "config.toml").write_text(
         f'[superlink.{_CONNECTION}]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )

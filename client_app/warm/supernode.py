@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 from client_app.warm.worker import Worker
 from conf.errors import FedproofError
 from conf.flower import hasten, require_tested
+from task.ports import free_port
 
 if TYPE_CHECKING:
     from client_app.warm.inbox import Inbox
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
                 "processes: leave it out, or use flower-supernode."
             )
     _keep_quiet()
-    port = told.port or _free_port()
+    port = told.port or free_port()
     with tempfile.TemporaryDirectory(prefix="fedproof-") as folder:
         secret = secrets.token_hex(32).encode()
         path = Path(folder) / "secret"
@@ -162,12 +162,6 @@ def _serve(worker: Worker, assignments: Assignments, inbox: Inbox) -> None:
             continue
         if assigned is not None and not worker.answer(assigned.run, assigned.token):
             inbox.crashed(assigned.run)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _keep_quiet() -> None:

@@ -16,8 +16,9 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app.engines.ray import own_ray
 from server_app.engines.submit import submit
-from server_app.engines.superlink import Server, free_port, own_superlink
+from server_app.engines.superlink import Server, own_superlink
 from server_app.evidence.events import Watcher
+from task.ports import free_port, is_free
 
 
 def run_flower(
@@ -47,9 +48,19 @@ def run_flower(
     nodes = federation.nodes or workers
     simulation = [f"num-supernodes={nodes}", "client-resources-num-cpus=1"]
     pinned = [*overrides, f"federation.nodes={nodes}"]
-    port = free_port(federation.port)
+    port = _port(federation.port)
     with _ray(federation.ray, workers) as ray, own_superlink(port, ray) as link:
         submit(link, app_dir, shlex.join(pinned), simulation, watcher)
+
+
+def _port(wanted: int | None) -> int:
+    if wanted is None:
+        return free_port()
+    if not is_free(wanted):
+        raise FedproofError(
+            f"federation.port={wanted} is in use: give another one, or none to take a free one."
+        )
+    return wanted
 
 
 def _ray(address: str | None, workers: int) -> AbstractContextManager[Server]:

@@ -15,11 +15,11 @@ from pathlib import Path
 from server_app.engines.superlink import (
     TUNED,
     Server,
-    free_port,
     program,
     quiet_environment,
     serving,
 )
+from task.ports import free_port
 
 LEAN = """
 import contextlib, runpy, sys
@@ -45,14 +45,14 @@ def own_ray(cores: int) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(
         prefix="fedproof-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:
-        port = free_port(None)
+        port = free_port()
         command = [
             sys.executable, "-P", "-c", LEAN, program("ray"), "start", "--head", "--block",
             f"--num-cpus={cores}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1",
             "--disable-usage-stats", "--include-dashboard=false", "--include-log-monitor=false",
             "--no-monitor",
             # Ports that are free, not the usual ones: there may be other clusters.
-            "--port", str(port), f"--dashboard-port={free_port(None)}",
+            "--port", str(port), f"--dashboard-port={free_port()}",
             "--dashboard-agent-listen-port=0", "--min-worker-port=0", "--max-worker-port=0",
         ]  # fmt: skip
         environment = quiet_environment() | TUNED

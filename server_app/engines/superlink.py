@@ -164,25 +164,6 @@ def serving(
         process.wait()
 
 
-def free_port(wanted: int | None) -> int:
-    """Return `wanted`, or any free port on loopback.
-
-    Raises
-    ------
-    FedproofError
-        If `wanted` is in use.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted or 0))
-        except OSError:
-            raise FedproofError(
-                f"federation.port={wanted} is in use: give another one, or none to take a free one."
-            ) from None
-        return int(probe.getsockname()[1])
-
-
 def end_tree(pid: int, *, politely: bool = True) -> None:
     """End a process and all its descendants: politely first, unless told not to, then for good."""
     try:

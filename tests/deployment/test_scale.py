@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server_app.engines.superlink import free_port, program, quiet_environment
+from server_app.engines.superlink import program, quiet_environment
 from server_app.evidence import files
+from task.ports import free_port
 from tests.conftest import run_nodes
 from tests.flower import assert_same_run, running, start, wait_for
 
@@ -24,7 +25,7 @@ QUIET = ("--disable-usage-stats", "--num-cpus=1", "--block")
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[int]]]:
     """Two nodes of one core each: the cluster's address, and the nodes' processes."""
-    ray, port = program("ray"), free_port(None)
+    ray, port = program("ray"), free_port()
     first = [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *QUIET]
     other = [ray, "start", f"--address=127.0.0.1:{port}", *QUIET]
     # In a folder of its own, or Ray would tell other programs to join when the cluster is gone.

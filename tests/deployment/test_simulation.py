@@ -8,8 +8,9 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from server_app.engines.superlink import free_port, own_superlink, program
+from server_app.engines.superlink import own_superlink, program
 from server_app.evidence import files
+from task.ports import free_port
 from tests.conftest import run_nodes
 from tests.flower import ROOT, assert_same_run, start, wait_for
 
@@ -22,7 +23,7 @@ def test_plain_flwr_run(tmp_path):
     """What a Flower user types, without the command."""
     directory = tmp_path / "run"
     overrides = f'overrides="{" ".join(SETTINGS)} run_dir={directory}"'
-    with own_superlink(free_port(None)) as link:
+    with own_superlink(free_port()) as link:
         link.ready()
         done = subprocess.run(
             [program("flwr"), "run", ".", link.connection, "--stream", "--run-config", overrides],

@@ -14,9 +14,10 @@ from benchmarks.data import hospitals
 from server_app.deploy import command
 from server_app.deploy.check import Check
 from server_app.deploy.keys import make_authority, make_node_key, make_server, pem, secret
-from server_app.engines.superlink import free_port, program, quiet_environment
+from server_app.engines.superlink import program, quiet_environment
 from server_app.evidence import files
 from task.audit import AuditLog
+from task.ports import free_port
 from task.privacy.ledger import Ledger
 from tests.flower import federation, fedproof
 from tests.networks import Networks, networks
@@ -108,7 +109,7 @@ def node(address, folder, *options, within=(), clock=()):
         [
             *within, *clock, program("flower-supernode"), "--superlink", address, *options,
             "--max-retries", "0", "--max-wait-time", "1", "--isolation", "process",
-            "--port", str(free_port(None)),
+            "--port", str(free_port()),
         ],
         env=quiet_environment() | {"FLWR_HOME": str(folder)}, text=True, timeout=60, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

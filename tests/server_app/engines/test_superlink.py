@@ -1,4 +1,3 @@
-import socket
 import subprocess
 import sys
 import time
@@ -11,11 +10,11 @@ from server_app.engines import superlink
 from server_app.engines.superlink import (
     Server,
     end_tree,
-    free_port,
     own_superlink,
     program,
     quiet_environment,
 )
+from task.ports import free_port
 from tests.server_app.engines.conftest import LISTENS
 
 TREE = """
@@ -25,17 +24,6 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
 time.sleep(600)
 """
-
-
-def test_a_port_in_use_is_refused():
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(FedproofError, match=f"federation.port={port} is in use: give another"):
-            free_port(port)
-        assert free_port(None) != port
-    assert free_port(port) == port
 
 
 def test_a_tree_of_processes_ends_even_if_it_will_not():
@@ -68,7 +56,7 @@ def test_a_superlink_keeps_to_its_own_ray_or_the_one_it_is_given(
 ):
     script = stand_in(superlink, LISTENS)
     monkeypatch.setenv("RAY_ADDRESS", "192.168.0.1:6379")
-    with own_superlink(free_port(None), ray) as link:
+    with own_superlink(free_port(), ray) as link:
         link.ready()
         assert link.environment["RAY_ADDRESS"] == address
         [process] = [p for p in psutil.Process().children() if script in p.cmdline()]
@@ -84,7 +72,7 @@ def test_a_simulation_waits_for_its_ray_too(stand_in):
         raise FedproofError("Ray did not start: no room.")
 
     with (
-        own_superlink(free_port(None), Server("127.0.0.1:1", never)) as link,
+        own_superlink(free_port(), Server("127.0.0.1:1", never)) as link,
         pytest.raises(FedproofError, match=r"Ray did not start: no room\."),
     ):
         link.ready()
@@ -93,7 +81,7 @@ def test_a_simulation_waits_for_its_ray_too(stand_in):
 def test_a_superlink_that_ends_at_once(stand_in):
     stand_in(superlink, "#!/bin/sh\necho too old\nexit 1\n")
     with (
-        own_superlink(free_port(None)) as link,
+        own_superlink(free_port()) as link,
         pytest.raises(FedproofError, match="SuperLink did not start: too old$"),
     ):
         link.ready()
