@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 
@@ -19,7 +20,9 @@ def free_port() -> int:
     FedproofError
         If there is none.
     """
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+    # From anywhere, not the first: other programs look for one, too.
+    start = random.SystemRandom().randrange(len(PORTS))
+    for port in itertools.chain(PORTS[start:], PORTS[:start]):
         if is_free(port):
             return port
     raise FedproofError(

@@ -6,7 +6,6 @@ forwards the actors' prints, asks for more machines, or serves drivers elsewhere
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from server_app.engines.superlink import (
     TUNED,
     Server,
+    prepared,
     program,
     quiet_environment,
     serving,
@@ -22,14 +22,12 @@ from server_app.engines.superlink import (
 from task.ports import free_port
 
 LEAN = """
-import contextlib, runpy, sys
+import contextlib, sys
 with contextlib.suppress(ImportError):
     import ray.dashboard.optional_deps
 sys.modules |= {"grpc": None, "ray.serve": None}
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs ``ray`` as if Ray's client and Serve were not installed, which it has no options for."""
+"""As if Ray's client and Serve were not installed, which ``ray`` has no options for."""
 
 
 @contextmanager
@@ -47,7 +45,7 @@ def own_ray(cores: int) -> Iterator[Server]:
     ) as folder:
         port = free_port()
         command = [
-            sys.executable, "-P", "-c", LEAN, program("ray"), "start", "--head", "--block",
+            *prepared(LEAN, program("ray")), "start", "--head", "--block",
             f"--num-cpus={cores}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1",
             "--disable-usage-stats", "--include-dashboard=false", "--include-log-monitor=false",
             "--no-monitor",

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,19 +13,17 @@ from pathlib import Path
 
 from conf.digest import PACKAGES
 from conf.errors import FedproofError
-from server_app.engines.superlink import Link, end_tree, program
+from server_app.engines.superlink import Link, end_tree, prepared, program
 from server_app.evidence.events import Watcher, parse
 
 _STARTED = re.compile(r"Successfully started run (\d+)")
 _KEPT, _TAIL = 60, 8
 _WAITING = """
-import runpy, sys
+import sys
 import flwr.cli.app
 sys.stdin.read()
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Imports what ``flwr`` needs, and runs it when its input ends: meanwhile, the SuperLink starts."""
+"""Imports what ``flwr`` needs, and waits for the end of its input, while the SuperLink starts."""
 _GONE = "Connection to the SuperLink is unavailable"
 
 
@@ -68,7 +65,7 @@ def submit(
         config.write_text(f"overrides = {json.dumps(overrides)}\n", encoding="utf-8")
         app = _staged(app_dir, Path(folder))
         command = [
-            sys.executable, "-P", "-c", _WAITING, program("flwr"),
+            *prepared(_WAITING, program("flwr")),
             "run", str(app), link.connection, "--stream", "--run-config", str(config),
         ]  # fmt: skip
         if federation_config:

@@ -21,6 +21,11 @@ from conf.errors import FedproofError
 
 CONNECTION = "fedproof"
 STARTUP = 60.0
+_THEN_RUN = """
+import runpy, sys
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 TUNED = {
     # How often the SuperLink's SuperExec looks for a run to start: once a second otherwise.
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
@@ -87,6 +92,11 @@ def program(name: str) -> str:
     if not found:
         raise FedproofError(f"'{name}' is not installed: install fedproof with its dependencies.")
     return found
+
+
+def prepared(preparation: str, script: str) -> list[str]:
+    """Return the start of a command that runs some Python, then a Python program beside it."""
+    return [sys.executable, "-P", "-c", preparation + _THEN_RUN, script]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from conf.errors import FedproofError
 from server_app.engines import flower
 from server_app.engines.flower import run_flower
 from server_app.engines.superlink import Server
+from task.ports import free_port
 from tests.flower import ROOT
 
 
@@ -47,6 +48,12 @@ def test_nothing_starts_where_the_port_is_in_use(submitted, monkeypatch):
         port = other.getsockname()[1]
         with pytest.raises(FedproofError, match=f"^federation.port={port} is in use: give another"):
             submitted("federation=flower", f"federation.port={port}")
+
+
+def test_the_port_that_was_asked_for(submitted):
+    port = free_port()
+    (told, _), *_ = submitted("federation=flower", f"federation.port={port}")
+    assert told == port
 
 
 def test_a_cluster_knows_its_own_cores(submitted):

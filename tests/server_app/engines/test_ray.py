@@ -2,7 +2,6 @@
 
 import socket
 import subprocess
-import sys
 
 import psutil
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from conf.errors import FedproofError
 from server_app.engines import ray
 from server_app.engines.ray import own_ray
+from server_app.engines.superlink import prepared
 from tests.server_app.engines.conftest import LISTENS
 
 
@@ -43,5 +43,5 @@ def test_without_what_a_simulation_does_not_use(tmp_path):
         "assert 'ray.serve.scripts' not in sys.modules\n"
         "print(*sys.argv[1:])\n"
     )
-    command = [sys.executable, "-P", "-c", ray.LEAN, str(script), "start", "--head"]
+    command = [*prepared(ray.LEAN, str(script)), "start", "--head"]
     assert subprocess.check_output(command, text=True) == "start --head\n"
