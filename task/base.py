@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from conf.errors import FedproofError
 from conf.schema import Scaling, TaskConfig
+from task.held_out import example_digests
 from task.objectives import Objective
 
 Json = dict[str, Any]
@@ -80,6 +82,9 @@ class Pool(Generic[R]):
         Natural client of each row; None where the data has no natural clients.
     test : ndarray of bool, shape (n,), or None
         Official held-out rows; None where each client splits its own.
+    test_of_settings : bool
+        Whether `test` depends on the run's settings or on other rows: a silo that holds rows out
+        by its own key pays no heed to it.
     groups : mapping of client id to row positions, or None
         Natural clients, in sorted order, in place of `clients` where there are too many to list.
     """
@@ -89,6 +94,7 @@ class Pool(Generic[R]):
     clients: Sequence[str] | None = None
     test: NDArray[np.bool_] | None = None
     groups: Mapping[str, NDArray[np.int64]] | None = None
+    test_of_settings: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,23 @@ class Task(ABC, Generic[R]):
         FedproofError
             If the data is missing or does not fit the task.
         """
+
+    def row_digests(self, path: Path | None, pool: Pool[R]) -> NDArray[np.uint64]:
+        """Return a digest of each row of a pool: of its content, whatever the run's settings.
+
+        A task whose settings choose among the columns of its rows computes it from the file.
+
+        Raises
+        ------
+        FedproofError
+            If the task does not say how.
+        """
+        if not isinstance(pool.rows, Examples):
+            raise FedproofError(
+                f"task={self.config.name} does not say what identifies a row: a silo's held-out "
+                "rows cannot be chosen; give the task a method row_digests."
+            )
+        return example_digests(pool.rows)
 
     def columns(self, path: Path | None) -> list[str] | None:
         """Return the columns of the data at `path` that a run would use; None if it has none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from conf.errors import FedproofError
 from conf.groups import PartitionConfig
 from conf.schema import Settings
 from task.base import ClientData, Examples, Json, Pool, Task
+from task.held_out import keyed_held_out
 from task.partition import partition
 from task.registry import find
 from task.seeding import generator
@@ -40,6 +42,9 @@ class DataSource:
         Name of that one client; the file's stem if None.
     part, parts : int
         Without own data: this node serves every `parts`-th client, from `part` on.
+    split_key : bytes or None
+        A silo's own secret, by which it holds rows out (`task.held_out`); None: the run's seed
+        draws them, as where one party holds all rows.
     """
 
     def __init__(
@@ -49,25 +54,31 @@ class DataSource:
         name: str | None = None,
         part: int = 0,
         parts: int = 1,
+        *,
+        split_key: bytes | None = None,
     ) -> None:
         self.settings = settings
         self.task = load_task(settings)
         self._own = own
         self._name = name
+        self._split_key = split_key
         self._part = slice(part, None, parts)
 
     @cached_property
     def pool(self) -> Pool[Any]:
         """All rows on this machine."""
-        path = self._own
-        if path is None and self.settings.task.path:
-            path = Path(self.settings.task.path).expanduser()
-        pool = self.task.load(path)
+        pool = self.task.load(self._path)
         if self._own is not None and (self._name or pool.clients is None):
             # A name given by the silo's operator is who the silo is; it goes before the file's.
             clients = [self._name or self._own.stem] * len(pool.rows)
-            pool = Pool(pool.rows, pool.labels, clients, pool.test)
+            pool = replace(pool, clients=clients, groups=None)
         return pool
+
+    @property
+    def _path(self) -> Path | None:
+        if self._own is None and self.settings.task.path:
+            return Path(self.settings.task.path).expanduser()
+        return self._own
 
     @cached_property
     def parts(self) -> Mapping[str, Indices]:
@@ -102,13 +113,35 @@ class DataSource:
         if client not in self.parts:
             raise FedproofError(f"client '{client}' is not served by this node.")
         rows = self.parts[client]
-        if self.pool.test is not None:
-            held_out = self.pool.test[rows]
-        else:
-            labels = None if self.pool.labels is None else self.pool.labels[rows]
-            rng = generator(self.settings.seed, "split", client)
-            held_out = hold_out(len(rows), self.settings.task.test_fraction, labels, rng)
+        held_out = self._held_out(client, rows)
         return rows[~held_out], rows[held_out]
+
+    @property
+    def split_rule(self) -> str:
+        """What decides which rows are held out, in words: a run with another rule has others."""
+        if self._uses_official:
+            return "the data's own held-out rows"
+        return f"task.test_fraction={self.settings.task.test_fraction:g}"
+
+    @property
+    def _uses_official(self) -> bool:
+        keyed = self._split_key is not None
+        return self.pool.test is not None and not (keyed and self.pool.test_of_settings)
+
+    def _held_out(self, client: str, rows: Indices) -> NDArray[np.bool_]:
+        fraction, pool = self.settings.task.test_fraction, self.pool
+        if self._uses_official:
+            assert pool.test is not None
+            return pool.test[rows]
+        if self._split_key is not None:
+            return keyed_held_out(self._digests[rows], fraction, self._split_key)
+        labels = None if pool.labels is None else pool.labels[rows]
+        rng = generator(self.settings.seed, "split", client)
+        return hold_out(len(rows), fraction, labels, rng)
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint64]:
+        return self.task.row_digests(self._path, self.pool)
 
 
 def root_examples(

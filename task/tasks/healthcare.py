@@ -31,6 +31,7 @@ from task.base import (
 from task.base import (
     Task as BaseTask,
 )
+from task.held_out import example_digests
 from task.objectives import Binary, Objective
 from task.options import choice
 
@@ -64,6 +65,7 @@ HOSPITALS = {"hungarian": "hungary", "va long beach": "va"}
 
 FLAMBY_FRACTION = 0.66
 FLAMBY_SEED = 43
+_FLAMBY_COLUMNS = [*range(10), 13]
 
 Table = NDArray[np.float64]
 
@@ -90,6 +92,13 @@ class Task(BaseTask[Examples]):
             return _flamby(hospitals, table)
         labels = (table[:, -1] > 0).astype(np.int64)
         return Pool(_examples(encode(table), labels), labels, hospitals)
+
+    def row_digests(self, path: Path | None, pool: Pool[Examples]) -> NDArray[np.uint64]:
+        """Return digests of UCI's columns, of which ``task.features`` uses some or all."""
+        _, table = _embedded() if path is None else _read(path)
+        if self._flamby:
+            table = table[_complete(table)]
+        return example_digests(Examples(torch.from_numpy(table), torch.zeros(len(table), 0)))
 
     def columns(self, path: Path | None) -> list[str] | None:
         """Return UCI's columns: all, or the eleven that FLamby uses."""
@@ -162,9 +171,8 @@ def encode(table: Table) -> Table:
 
 def _flamby(hospitals: list[str], table: Table) -> Pool[Examples]:
     """Drop three columns and incomplete rows, make dummies, split: FLamby's recipe."""
-    kept = table[:, [*range(10), 13]]
-    complete = ~np.isnan(kept).any(1)
-    kept = kept[complete]
+    complete = _complete(table)
+    kept = table[complete][:, _FLAMBY_COLUMNS]
     names = [hospitals[row] for row in np.flatnonzero(complete)]
     dummies = [kept[:, 2] == c for c in (2, 3, 4)] + [kept[:, 6] == c for c in (1, 2)]
     x = np.column_stack([kept[:, [0, 1, 3, 4, 5, 7, 8, 9]], *dummies])
@@ -173,7 +181,12 @@ def _flamby(hospitals: list[str], table: Table) -> Pool[Examples]:
     for hospital in set(names):
         rows = np.flatnonzero(np.asarray(names) == hospital)
         test[rows[_flamby_test(labels[rows])]] = True
-    return Pool(_examples(x, labels), labels, names, test)
+    return Pool(_examples(x, labels), labels, names, test, test_of_settings=True)
+
+
+def _complete(table: Table) -> NDArray[np.bool_]:
+    """Tell which rows have all values that FLamby uses."""
+    return np.asarray(~np.isnan(table[:, _FLAMBY_COLUMNS]).any(1))
 
 
 def _flamby_test(labels: NDArray[np.int64]) -> NDArray[np.int64]:

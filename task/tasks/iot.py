@@ -61,7 +61,7 @@ class Task(TensorTask):
         test = np.isin(subjects, HELD_OUT) if split == "subjects" else None
         names = [f"subject-{subject:02d}" for subject in subjects.tolist()]
         rows = Examples(torch.from_numpy(windows.x), torch.from_numpy(labels))
-        return Pool(rows, labels, names, test)
+        return Pool(rows, labels, names, test, test_of_settings=True)
 
     def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
         """Windows of 128 readings of six channels."""

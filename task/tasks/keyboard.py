@@ -92,7 +92,7 @@ class Task(TensorTask):
         if not names:
             raise FedproofError("the texts have no two characters in a row: nothing to predict.")
         x, y = (np.concatenate(column) for column in zip(*rows, strict=True))
-        return _pool(x, y, names, np.concatenate(test))
+        return _pool(x, y, names, np.concatenate(test), test_of_settings=True)
 
 
 def encode(text: str) -> Symbols:
@@ -166,6 +166,12 @@ def _leaf_targets(part: _leaf.Part) -> Symbols:
 
 
 def _pool(
-    x: Symbols, y: Symbols, names: list[str], test: NDArray[np.bool_] | None
+    x: Symbols,
+    y: Symbols,
+    names: list[str],
+    test: NDArray[np.bool_] | None,
+    *,
+    test_of_settings: bool = False,
 ) -> Pool[Examples]:
-    return Pool(Examples(torch.from_numpy(x), torch.from_numpy(y)), None, names, test)
+    rows = Examples(torch.from_numpy(x), torch.from_numpy(y))
+    return Pool(rows, None, names, test, test_of_settings=test_of_settings)

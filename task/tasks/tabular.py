@@ -23,6 +23,7 @@ from conf.errors import FedproofError
 from conf.schema import Scaling
 from task import encoding, tables
 from task.base import ClientData, Examples, Json, ModelSpec, Pool
+from task.held_out import table_digests
 from task.objectives import Binary, Metrics, MultiClass, Objective, Regression
 from task.options import choice
 
@@ -79,6 +80,12 @@ class Task(task.base.Task["pandas.DataFrame"]):
             self._labels(table[target]),
             None if clients is None else [clients[i] for i in known],
         )
+
+    def row_digests(self, path: Path | None, pool: Pool[pandas.DataFrame]) -> NDArray[np.uint64]:
+        """Return digests of all columns of the file, also of those that a run drops."""
+        assert path is not None
+        table, _ = tables.read_tables(path)
+        return table_digests(table)[table[self._target()].notna().to_numpy()]
 
     def columns(self, path: Path | None) -> list[str] | None:
         """Return all columns of the table but those that are dropped."""
