@@ -25,14 +25,13 @@ from server_app.privacy.distributed import DistributedAccount
 from server_app.secure.collected import HiddenSum
 from task.aggregation import quantum
 from task.arrays import values_of
-from task.device import CPU
 from task.privacy.accounting import epsilon
 from task.privacy.base import below_share
 from task.privacy.client_dp import ClientDP
 from task.privacy.correlated import NOISES
 from task.privacy.distributed_dp import DistributedDP
-from task.privacy.dpsgd import os_generator
 from task.privacy.ledger import Entry, Ledger
+from task.privacy.noise import SecureNoise, to_grid
 from task.privacy.policy import mechanism_of
 from task.wire import records
 
@@ -91,7 +90,7 @@ class Curator(Account):
         self._clip = privacy.clip
         self._noise = NOISES[privacy.noise](privacy.separation)
         self._recent: list[list[str]] = []
-        self._generator = os_generator(CPU)
+        self._count_noise = SecureNoise()
         self.secret = privacy.sampled
         self.foreseeable = False
 
@@ -204,10 +203,13 @@ class Curator(Account):
             self._ledger.spend(Entry(privacy.unit, privacy.over(1), facts), lambda _: None)
         adaptive = privacy.adaptive(self._expected)
         sigma = adaptive.sigma_sum if adaptive else privacy.sigma
-        noise = self._noise.next(len(total), sigma * self._clip * privacy.max_weight)
+        deviation = sigma * self._clip * privacy.max_weight
+        noise = self._noise.next(len(total), deviation)
         if adaptive:
-            self._clip = adaptive.updated(self._clip, unclipped - answered / 2, self._generator)
-        return (total + noise) / self._whole
+            self._clip = adaptive.updated(self._clip, unclipped - answered / 2, self._count_noise)
+        # Without this the sum's last bits would tell what the noise was added to.
+        rounded = torch.from_numpy(to_grid(total.numpy(), deviation))
+        return (rounded + noise) / self._whole
 
     def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
         if not self.secret:

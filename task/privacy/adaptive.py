@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+
+from task.privacy.noise import SecureNoise
 
 _COUNT_SHARE = 20.0
 """The count's noise, as a share of the expected number of norms (their section 3)."""
@@ -48,7 +50,7 @@ class AdaptiveClip:
         # One client moves the count, centred at half the number, by one half.
         return float((self.sigma**-2 - (2 * self.sigma_count) ** -2) ** -0.5)
 
-    def updated(self, clip: float, centred: float, generator: torch.Generator) -> float:
+    def updated(self, clip: float, centred: float, noise: SecureNoise) -> float:
         """Return the next clip.
 
         Parameters
@@ -57,9 +59,9 @@ class AdaptiveClip:
             The last one.
         centred : float
             Norms that did not exceed it, less half the number of norms.
-        generator : torch.Generator
-            Of the noise.
+        noise : SecureNoise
+            Of the count.
         """
-        noise = torch.empty((), dtype=torch.float64).normal_(generator=generator).item()
-        share = (centred + self.sigma_count * noise) / self.expected + 0.5
+        count = float(noise.noised(np.array([centred]), self.sigma_count)[0])
+        share = count / self.expected + 0.5
         return clip * math.exp(-self.lr * (min(max(share, 0.0), 1.0) - self.quantile))

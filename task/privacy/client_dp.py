@@ -18,7 +18,7 @@ from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
 from task.privacy.base import Privacy
 from task.privacy.correlated import NOISES
-from task.privacy.dpsgd import os_generator
+from task.privacy.noise import SecureNoise
 
 _ROUNDING = 1e-6
 """Updates are shortened by so much more, lest rounding makes them longer than the clip."""
@@ -68,9 +68,9 @@ class ClippedUpdate:
 
     def noised(self, update: Tensor) -> Tensor:
         """Return a clipped update with noise of its own."""
-        noise = torch.empty_like(update)
-        generator = os_generator(update.device)
-        return update + noise.normal_(0.0, self.sigma * self.clip, generator=generator)
+        values = update.double().cpu().numpy()
+        noised = SecureNoise().noised(values, self.sigma * self.clip)
+        return torch.from_numpy(noised).to(update)
 
 
 class ClientDP(Privacy):

@@ -18,8 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from task.device import CPU
-from task.privacy.dpsgd import os_generator
+from task.privacy.noise import SecureNoise
 
 
 class Noise(ABC):
@@ -38,7 +37,7 @@ class Noise(ABC):
 
     def __init__(self, separation: int) -> None:
         self._separation = separation
-        self._generator = os_generator(CPU)
+        self._stream = SecureNoise()
         self.state: dict[str, Tensor] = {}
 
     def next(self, size: int, deviation: float) -> Tensor:
@@ -58,8 +57,7 @@ class Noise(ABC):
         """Return the next vector, from independent ones that `fresh` returns at some scale."""
 
     def _fresh(self, size: int, deviation: float) -> Tensor:
-        fresh = torch.empty(size, dtype=torch.float64)
-        return fresh.normal_(0.0, deviation, generator=self._generator)
+        return torch.from_numpy(self._stream.gaussian(size, deviation))
 
 
 class Independent(Noise):

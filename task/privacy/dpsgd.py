@@ -7,7 +7,6 @@ take the noise off, or tell who was in a batch.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from conf.errors import FedproofError
 from conf.schema import TrainConfig
 from task.base import Examples
 from task.batches import seeded
-from task.device import CPU
 from task.flat import FlatModel
 from task.objectives import Objective
 from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
 from task.privacy.ghost import Clip, UncoveredError, add_clipped, require_covered
+from task.privacy.noise import SecureNoise
 from task.training import Memory, Trained, optimizing, shape_gradient
 
 PHYSICAL = {"cpu": 32, "cuda": 512}
@@ -75,13 +74,6 @@ def batch_plan(rows: int, config: TrainConfig) -> tuple[float, int]:
     """Return the sampling rate and the batches of a round, for ``batch_size`` in expectation."""
     rate = min(1.0, config.batch_size / rows)
     return rate, config.steps or config.epochs * math.ceil(1 / rate)
-
-
-def os_generator(device: torch.device) -> torch.Generator:
-    """Return a generator of random numbers that nobody else can know."""
-    generator = torch.Generator(device)
-    generator.manual_seed(int.from_bytes(os.urandom(8), "little", signed=True))
-    return generator
 
 
 def train_privately(
@@ -141,10 +133,10 @@ class _Clipping:
         self._centred += float((whole <= self.limit).sum()) - len(whole) / 2
         return _factors(self.limit, whole)
 
-    def adapt(self, generator: torch.Generator) -> None:
+    def adapt(self, noise: SecureNoise) -> None:
         """Choose the next batch's clip."""
         if adaptive := self.mechanism.adaptive:
-            self.limit = adaptive.updated(self.limit, self._centred, generator)
+            self.limit = adaptive.updated(self.limit, self._centred, noise)
         self._centred = 0.0
 
     def memory(self) -> Memory:
@@ -160,7 +152,7 @@ class _Release:
         self._model, self._examples = model, examples
         self._objective, self._clipping = objective, clipping
         self._device = model.vector.device
-        self._batches, self._noises = os_generator(CPU), os_generator(self._device)
+        self._noise = SecureNoise()
         self._clipper = clipper_for(model.module, examples)
         mechanism = clipping.mechanism
         self._rate = mechanism.rate
@@ -169,21 +161,22 @@ class _Release:
     def step(self) -> None:
         """Put the noised mean of one Poisson batch into the model's gradient."""
         examples, gradient = self._examples, self._model.gradient
-        drawn = torch.rand(len(examples), generator=self._batches) < self._rate
+        drawn = torch.from_numpy(self._noise.bernoulli(len(examples), self._rate))
         for rows in torch.split(drawn.nonzero().squeeze(1), self._physical):
             if len(rows):
                 there = rows.to(self._device)
                 chosen = Examples(examples.x[there], examples.y[there])
                 self._clipper(self._model.module, chosen, self._objective, self._clipping.factors)
-        add_noise(gradient, self._clipping.deviation, self._noises)
-        self._clipping.adapt(self._batches)
+        add_noise(gradient, self._clipping.deviation, self._noise)
+        self._clipping.adapt(self._noise)
         gradient.div_(self._rate * len(examples))
 
 
-def add_noise(gradient: Tensor, deviation: float, generator: torch.Generator) -> None:
-    """Add Gaussian noise, in place."""
+def add_noise(gradient: Tensor, deviation: float, noise: SecureNoise) -> None:
+    """Add Gaussian noise, in place; it is made on the CPU, wherever the gradient is."""
     if deviation:
-        gradient.add_(torch.empty_like(gradient).normal_(0.0, deviation, generator=generator))
+        noised = noise.noised(gradient.double().cpu().numpy(), deviation)
+        gradient.copy_(torch.from_numpy(noised))
 
 
 def _factors(limit: float, norms: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from task.objectives import Binary
 from task.privacy import dpsgd
 from task.privacy.adaptive import AdaptiveClip
 from task.privacy.dpsgd import Mechanism, batch_plan, clipper_for, train_privately
+from task.privacy.noise import SecureNoise
 
 ROWS = 24
 WIDE = 20_000
@@ -105,8 +106,7 @@ def test_noise_that_is_not_right_is_found(fault, monkeypatch):
     elif fault == "half":
         monkeypatch.setattr(dpsgd, "add_noise", lambda g, d, r: add(g, d / 2, r))
     else:
-        seeded = lambda device: torch.Generator(device).manual_seed(5)  # noqa: E731
-        monkeypatch.setattr(dpsgd, "os_generator", seeded)
+        monkeypatch.setattr(dpsgd, "SecureNoise", lambda: SecureNoise(bytes(32)))
     with pytest.raises(AssertionError):
         check_noise()
 
