@@ -165,7 +165,7 @@ class Guard:
                 "steps": spend.steps,
                 "delta": privacy.delta,
                 "ledger-epsilon": cost,
-                "ledger-delta": self._policy.delta or privacy.delta,
+                "ledger-delta": self._policy.measured_at(privacy),
             }
         )
 

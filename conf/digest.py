@@ -18,6 +18,7 @@ _NOT_LEARNING = (
     "resume", "evaluate", "run_dir", "checkpoint_every", "rounds", "stop", "select", "profile",
     "matrix", "compare", "seeds", "baselines", "link", "tracking",
 )  # fmt: skip
+_ELSEWHERE = ("resume", "evaluate", "run_dir", "checkpoint_every", "matrix", "link", "tracking")
 _NOT_LEARNING_FEDERATION = (
     "engine", "workers", "nodes", "wait", "superlink", "port", "ray", "timeout", "retries",
     "min_clients", "vectorize",
@@ -50,6 +51,20 @@ def config_digest(settings: Settings) -> str:
         values["federation"].pop(key)
     values["train"].pop("device")
     # Each SuperNode has its own data, wherever it lies.
+    values["task"].pop("path")
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def settings_digest(settings: Settings) -> str:
+    """Hash all that a silo's operator may want to approve: also how long, and what is compared.
+
+    Only where the ServerApp runs and what it writes where is left out.
+    """
+    values = plain(settings)
+    for key in _ELSEWHERE:
+        values.pop(key)
+    for key in _NOT_LEARNING_FEDERATION:
+        values["federation"].pop(key)
     values["task"].pop("path")
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from conf.digest import settings_digest
 from conf.errors import FedproofError
-from conf.schema import Settings
+from conf.schema import Settings, TaskConfig
 
 ANY = "any"
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -38,34 +39,68 @@ class RefusedError(FedproofError):
         self.told = f"this silo's policy ({rule}) does not allow it."
 
 
+DELTA = 1e-5
+"""At which δ a bound on ε is kept to where nobody at the silo says another: never at the run's."""
+FILE, NATURAL = "file", "natural"
+"""Values of the rule `client` that are no column."""
+
+
 @dataclass(frozen=True)
 class PrivacyRules:
-    """What must protect rows or clients; ``mechanism: any`` lets runs without it pass, too."""
+    """What must protect rows or clients; ``mechanism: any`` lets runs without it pass, too.
+
+    ``placement`` is ``local``, ``central`` or ``any``; central noise is added by the server, and so
+    protects from everybody but the server.
+    """
 
     mechanism: str = "record_dp"
-    placement: str | None = None
+    placement: str = "local"
     max_epsilon: float = 8.0
-    delta: float = 1e-5
+    delta: float = DELTA
 
 
 @dataclass(frozen=True)
 class AggregationRules:
-    """What must hide single answers; ``mechanism: any`` lets runs in the clear pass, too."""
+    """What must hide single answers; ``mechanism: any`` lets runs in the clear pass, too.
+
+    ``adversary`` and ``identities`` say from whom secagg and he hide them, and ``any`` leaves it to
+    the run. Active security needs a ``threshold`` of about 2/3 (Bonawitz et al. 2017, section 6).
+    """
 
     mechanism: str = "secagg"
+    adversary: str = "active"
+    identities: str = "pinned"
     min_cohort: int = 3
-    threshold: float = 0.5
+    threshold: float = 0.66
+
+
+@dataclass(frozen=True)
+class Category:
+    """The categories of one column that may be named."""
+
+    column: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeldOutRules:
+    """The least and the largest share of rows that a run may hold out."""
+
+    least: float = 0.05
+    most: float = 0.5
 
 
 @dataclass(frozen=True)
 class LimitRules:
     """How much may be asked: bytes of one answer, rounds of one run, epochs or steps of one round.
 
-    ``rounds`` also bounds how often a client trains in one run, rounds tried again included.
+    ``rounds`` also bounds how often a client trains in one run, rounds tried again included, and
+    ``evaluations`` how often its held-out rows are evaluated in one.
     """
 
     update_bytes: int = 50_000_000
     rounds: int = 100
+    evaluations: int = 100
     epochs: int = 5
     steps: int = 10_000
 
@@ -97,6 +132,15 @@ class Rules:
         Accounts that may submit runs; empty: all. Known with ``fedproof supernode`` only.
     columns : tuple of str
         Columns of the silo's table that may be used; empty: all.
+    client : str
+        What one client is: ``file``, all of the silo's data; ``natural``, each that the data name
+        (a file of a folder, a subject, a writer); or the column whose values name the clients.
+    categories : tuple of Category
+        Of some columns, the categories that runs may name, and that are told in place of those in
+        the rows.
+    settings : tuple of str
+        Digests of settings that somebody approved (``fedproof deploy check``); empty: any that the
+        other rules allow.
     quiet_hours : tuple of str
         Windows of local time in which nothing is answered, as ``22:00-06:00`` or
         ``sat-sun 00:00-24:00``.
@@ -108,6 +152,10 @@ class Rules:
     code: tuple[str, ...] = ()
     submitters: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    client: str = FILE
+    categories: tuple[Category, ...] = ()
+    settings: tuple[str, ...] = ()
+    held_out: HeldOutRules = field(default_factory=HeldOutRules)
     privacy: PrivacyRules = field(default_factory=PrivacyRules)
     aggregation: AggregationRules = field(default_factory=AggregationRules)
     limits: LimitRules = field(default_factory=LimitRules)
@@ -122,6 +170,16 @@ class Rules:
     def quiet(self, now: datetime) -> str | None:
         """Return the quiet window that a local time lies in, if there is one."""
         return next((w for w in self.quiet_hours if _inside(w, now)), None)
+
+
+_BELOW = {"delta": 1.0, "threshold": 1.0, "least": 1.0, "most": 1.0}
+"""Of numbers that must be less than something."""
+_WORDS = {
+    (PrivacyRules, "placement"): ("local", "central", ANY),
+    (AggregationRules, "adversary"): ("active", ANY),
+    (AggregationRules, "identities"): ("pinned", ANY),
+}
+"""Of rules that are one of some words."""
 
 
 def read_rules(path: Path) -> Rules:
@@ -165,8 +223,10 @@ def _built(kind: type, told: Any, prefix: str, path: Path) -> Any:
 
 
 def _value(kind: Any, value: Any, name: str, path: Path) -> Any:
-    if kind in (PrivacyRules, AggregationRules, LimitRules, MetricRules):
+    if kind in (PrivacyRules, AggregationRules, HeldOutRules, LimitRules, MetricRules):
         return _built(kind, value, f"{name}.", path)
+    if kind == tuple[Category, ...]:
+        return _categories(value, name, path)
     if get_origin(kind) is tuple:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
@@ -179,6 +239,15 @@ def _value(kind: Any, value: Any, name: str, path: Path) -> Any:
         if number is not None:
             return number
     raise FedproofError(f"{path}: '{name}' must be {_spoken(allowed)}, got {value!r}.")
+
+
+def _categories(told: Any, name: str, path: Path) -> tuple[Category, ...]:
+    if not isinstance(told, dict):
+        raise FedproofError(f"{path}: '{name}' must be lines of 'COLUMN: [names in quotes]'.")
+    return tuple(
+        Category(str(column), _value(tuple[str, ...], values, f"{name}.{column}", path))
+        for column, values in told.items()
+    )
 
 
 def _number(value: Any) -> float | None:
@@ -198,11 +267,16 @@ def _check(rules: Any, prefix: str, path: Path) -> None:
     """Refuse numbers that are none that can be kept to."""
     for one in fields(rules):
         value = getattr(rules, one.name)
-        below = {"delta": 1.0, "threshold": 1.0}.get(one.name, float("inf"))
+        below = _BELOW.get(one.name, float("inf"))
         if type(value) in (int, float) and not 0 < value < below and one.name != "min_rows":
             raise FedproofError(
                 f"{path}: '{prefix}{one.name}' must be more than 0 and less than {below:g}, "
                 f"got {value:g}."
+            )
+        known = _WORDS.get((type(rules), one.name))
+        if known is not None and value not in known:
+            raise FedproofError(
+                f"{path}: '{prefix}{one.name}' must be {' or '.join(known)}, got '{value}'."
             )
 
 
@@ -214,17 +288,47 @@ def require_run(rules: Rules, settings: Settings) -> None:
     RefusedError
         Then.
     """
-    train, limits, task = settings.train, rules.limits, settings.task.name
-    if task not in rules.tasks:
-        raise RefusedError("tasks", f"the run has task={task}, not one of {list(rules.tasks)}")
+    train, limits, task = settings.train, rules.limits, settings.task
+    if rules.settings and (digest := settings_digest(settings)) not in rules.settings:
+        raise RefusedError("settings", f"the run's settings {digest} are not among the approved")
+    if task.name not in rules.tasks:
+        raise RefusedError("tasks", f"the run has task={task.name}, not one of {list(rules.tasks)}")
     asked = (
         ("rounds", settings.rounds, limits.rounds),
+        ("evaluations", -(-settings.rounds // settings.evaluate_every), limits.evaluations),
         ("epochs", 0 if train.steps else train.epochs, limits.epochs),
         ("steps", train.steps or 0, limits.steps),
     )
     for name, wanted, most in asked:
         if wanted > most:
             raise RefusedError(f"limits.{name}", f"the run has {name}={wanted}, at most {most}")
+    least, most_held = rules.held_out.least, rules.held_out.most
+    if not least <= task.test_fraction <= most_held:
+        raise RefusedError(
+            "held_out",
+            f"the run has task.test_fraction={task.test_fraction:g}, not {least:g} to "
+            f"{most_held:g}",
+        )
+    _require_client(rules, task)
+    _require_categories(rules, task)
+
+
+def _require_client(rules: Rules, task: TaskConfig) -> None:
+    """Refuse another column of clients than the file's: whom noise protects is not the run's."""
+    allowed = None if rules.client in (FILE, NATURAL) else rules.client
+    if task.client != allowed:
+        raise RefusedError("client", f"the run has task.client={task.client}, not {allowed}")
+
+
+def _require_categories(rules: Rules, task: TaskConfig) -> None:
+    """Refuse categories that the file does not name, of columns of which it names some."""
+    declared: Mapping[str, Sequence[Any]] = task.options.get("categories", {})
+    for category in rules.categories:
+        others = {str(v) for v in declared.get(category.column, ())} - {*category.values}
+        if others:
+            raise RefusedError(
+                "categories", f"the run names {sorted(others)} in column '{category.column}'"
+            )
 
 
 def _window(text: str) -> tuple[frozenset[int], int, int]:
@@ -270,13 +374,15 @@ def strictest(rules: Rules, told: Mapping[str, Any]) -> dict[str, Any]:
         If the two demand different mechanisms.
     """
     privacy, aggregation = rules.privacy, rules.aggregation
-    merged: dict[str, Any] = dict(told)
+    merged: dict[str, Any] = {key: value for key, value in told.items() if value != ANY}
     for key, demanded in (
-        ("privacy", None if privacy.mechanism == ANY else privacy.mechanism),
-        ("placement", privacy.placement),
-        ("aggregation", None if aggregation.mechanism == ANY else aggregation.mechanism),
+        ("privacy", privacy.mechanism),
+        ("placement", privacy.placement if privacy.mechanism == "client_dp" else ANY),
+        ("aggregation", aggregation.mechanism),
+        ("adversary", aggregation.adversary),
+        ("identities", aggregation.identities),
     ):
-        if demanded is not None and merged.setdefault(key, demanded) != demanded:
+        if demanded != ANY and merged.setdefault(key, demanded) != demanded:
             raise FedproofError(
                 f"--node-config has {key}={merged[key]}, the policy {demanded}: make them agree."
             )

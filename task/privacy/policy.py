@@ -14,7 +14,7 @@ from task.privacy.accounting import epsilon
 from task.privacy.base import Privacy
 from task.privacy.ledger import Entry, standing
 from task.registry import find
-from task.rules import Rules, read_rules, require_run, strictest
+from task.rules import ANY, DELTA, Rules, read_rules, require_run, strictest
 
 
 def mechanism_of(settings: Settings) -> Privacy | None:
@@ -30,6 +30,10 @@ def mechanism_of(settings: Settings) -> Privacy | None:
     return built
 
 
+_STRICT: dict[str, Any] = {"adversary": "active", "identities": "pinned", "threshold": 0.66}
+"""What a silo without a policy file demands of secure sums."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """What the operator of a silo demands, whatever the run says (``--node-config``).
@@ -43,9 +47,12 @@ class Policy:
     max_epsilon : float
         What the ledger may not pass.
     delta : float or None
-        At which that is measured; None: the run's.
+        At which that is measured; None: at `DELTA`.
     aggregation : str or None
         The one ``aggregation=`` that they must have.
+    adversary, identities : str or None
+        ``active`` and ``pinned``, where secure sums must hold off a server that cheats; None: as
+        the run says.
     min_cohort : int
         The fewest clients whose sum may be seen, where the server sees sums only.
     threshold : float
@@ -61,6 +68,8 @@ class Policy:
     max_epsilon: float = INFINITY
     delta: float | None = None
     aggregation: str | None = None
+    adversary: str | None = None
+    identities: str | None = None
     min_cohort: int = 3
     threshold: float = 0.5
     needs_privacy: bool = True
@@ -70,22 +79,26 @@ class Policy:
     def of(cls, config: Mapping[str, Any]) -> Self:
         """Read what a node config demands: the attributes, with dashes, and a file of `policy`.
 
-        The stricter of the two counts.
+        The stricter of the two counts. A node with ``data`` of its own trusts no server with whom
+        it adds up, unless its operator says ``adversary="any"`` or ``identities="any"``.
 
         Raises
         ------
         FedproofError
             If a number is none, or none that can be kept to, or the file cannot be read.
         """
-        texts = ("privacy", "placement", "aggregation")
+        texts = ("privacy", "placement", "aggregation", "adversary", "identities")
         numbers = {"max-epsilon": INFINITY, "delta": 1.0, "min-cohort": INFINITY, "threshold": 1.0}
         told: dict[str, Any] = {key: str(config[key]) for key in texts if key in config}
         told |= {k: _number(config[k], k, below) for k, below in numbers.items() if k in config}
         told = {key.replace("-", "_"): value for key, value in told.items()}
-        if "policy" not in config:
-            return cls(**told)
-        rules = read_rules(Path(str(config["policy"])).expanduser())
-        return cls(**strictest(rules, told), rules=rules)
+        rules = None
+        if "policy" in config:
+            rules = read_rules(Path(str(config["policy"])).expanduser())
+            told = strictest(rules, told)
+        elif "data" in config:
+            told = _STRICT | told
+        return cls(**{key: value for key, value in told.items() if value != ANY}, rules=rules)
 
     def require(self, settings: Settings) -> None:
         """Refuse a run without the mechanism that is demanded, or that asks for too much.
@@ -123,6 +136,12 @@ class Policy:
                 f"this node's policy demands aggregation={self.aggregation}, the run has "
                 f"aggregation={name}: nothing is sent."
             )
+        for key, demanded in (("adversary", self.adversary), ("identities", self.identities)):
+            if demanded is not None and options.get(key, demanded) != demanded:
+                raise FedproofError(
+                    f"this node's policy demands aggregation.{key}={demanded}, the run has "
+                    f"aggregation.{key}={options[key]}: nothing is sent."
+                )
         for key, least in (("min_cohort", self.min_cohort), ("threshold", self.threshold)):
             if key in options and options[key] < least:
                 raise FedproofError(
@@ -138,16 +157,29 @@ class Policy:
         FedproofError
             If it is more than the silo's policy, or the run's ``max_epsilon``.
         """
-        delta = self.delta or mechanism.delta
-        most = min(self.max_epsilon, mechanism.max_epsilon)
+        delta = self.measured_at(mechanism)
         spends = [entry.spend for entry in standing(entries) if entry.unit == mechanism.unit]
         cost = epsilon(spends, delta)
-        if cost > most:
-            raise FedproofError(
-                f"client '{client}' has reached its budget: one more round would cost "
-                f"ε = {cost:.3f} in all, max_epsilon is {most:g} (δ = {delta:g})."
-            )
+        _require_within(cost, self.max_epsilon, delta, client)
+        if mechanism.max_epsilon < INFINITY:
+            own = cost if mechanism.delta == delta else epsilon(spends, mechanism.delta)
+            _require_within(own, mechanism.max_epsilon, mechanism.delta, client)
         return cost
+
+    def measured_at(self, mechanism: Privacy) -> float:
+        """Return the δ at which a ledger is measured: the operator's, where it bounds ε at all.
+
+        Of a run's own choice it would be whatever makes ε small.
+        """
+        return self.delta or (DELTA if self.max_epsilon < INFINITY else mechanism.delta)
+
+
+def _require_within(cost: float, most: float, delta: float, client: str) -> None:
+    if cost > most:
+        raise FedproofError(
+            f"client '{client}' has reached its budget: one more round would cost "
+            f"ε = {cost:.3f} in all, max_epsilon is {most:g} (δ = {delta:g})."
+        )
 
 
 def _number(value: Any, key: str, below: float) -> float:

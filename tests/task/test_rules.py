@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.compose import compose
+from conf.digest import settings_digest
 from conf.errors import FedproofError
 from task.privacy.policy import Policy
 from task.rules import LimitRules, RefusedError, Rules, read_rules, require_run
@@ -43,6 +44,12 @@ def test_what_is_left_out_is_strict(tmp_path):
         ("privacy: {max_epsilon: many}", "must be a number"),
         ("tasks: healthcare", "must be a list of names"),
         ("dry_run: 'no'", "must be true or false"),
+        ("aggregation: {adversary: semi_honest}", "must be active or any"),
+        ("aggregation: {identities: unverified}", "must be pinned or any"),
+        ("privacy: {placement: here}", "must be local or central or any"),
+        ("held_out: {most: 1.5}", "less than 1"),
+        ("categories: [a]", "must be lines of 'COLUMN"),
+        ("categories: {ward: [1]}", "must be a list of names in quotes"),
         ("quiet_hours: ['25:00-26:00']", "no time of the day"),
         ("quiet_hours: ['night']", "is no window"),
         ("- a", "must be a list of 'key: value' lines"),
@@ -79,6 +86,70 @@ def test_any_bounds_the_runs_that_have_privacy(tmp_path):
 
 
 SETTINGS = compose(())
+TABLE = ("task=tabular", "task.target=ill", "task.client=ward")
+OPEN = "tasks: [healthcare, tabular]\nprivacy: {mechanism: any}\naggregation: {mechanism: any}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "overrides", "rule"),
+    [
+        ("", ("task.test_fraction=0.6",), "held_out"),
+        ("held_out: {least: 0.2}", ("task.test_fraction=0.1",), "held_out"),
+        ("limits: {evaluations: 3}", ("rounds=7", "evaluate_every=2"), "limits.evaluations"),
+        ("", TABLE, "client"),
+        ("client: ward", TABLE[:2], "client"),
+        ("client: doctor", TABLE, "client"),
+        ("settings: [abc]", (), "settings"),
+    ],
+)
+def test_what_a_run_may_not_choose(tmp_path, more, overrides, rule):
+    policy = Policy.of({"policy": str(write(tmp_path, OPEN + more))})
+    with pytest.raises(RefusedError, match=f"policy, {rule}: ") as refused:
+        policy.require(compose(overrides))
+    assert rule in refused.value.told
+
+
+def test_approved_settings_pass_and_nothing_else_does(tmp_path):
+    digest = settings_digest(compose(("rounds=3",)))
+    policy = Policy.of({"policy": str(write(tmp_path, OPEN + f"settings: ['{digest}']"))})
+    policy.require(compose(("rounds=3", "task.path=elsewhere", "federation.workers=1")))
+    for more in ("rounds=4", "compare=true", "train.lr=0.2", "profile=true"):
+        with pytest.raises(RefusedError, match="not among the approved"):
+            policy.require(compose(("rounds=3", more)))
+
+
+def test_a_column_of_clients_that_the_operator_named(tmp_path):
+    policy = Policy.of({"policy": str(write(tmp_path, OPEN + "client: ward"))})
+    policy.require(compose(TABLE))
+
+
+@pytest.mark.parametrize("key", ["adversary", "identities"])
+def test_a_silo_trusts_no_server_unless_its_operator_says_so(tmp_path, key):
+    strict = str(write(tmp_path, ""))
+    demanded = {"adversary": "active", "identities": "pinned"}[key]
+    for config, expected in (
+        ({"policy": strict}, demanded),
+        ({"policy": strict, key: "any"}, demanded),
+        ({"data": "x"}, demanded),
+        ({"data": "x", key: "any"}, None),
+        ({"partition-id": 0}, None),
+    ):
+        assert getattr(Policy.of(config), key) == expected
+    (tmp_path / "open").mkdir()
+    anyone = str(write(tmp_path / "open", f"aggregation: {{{key}: any}}"))
+    assert getattr(Policy.of({"policy": anyone, "data": "x"}), key) is None
+    assert getattr(Policy.of({"policy": anyone, key: demanded}), key) == demanded
+
+
+def test_noise_of_the_server_protects_nobody_from_it(tmp_path):
+    text = "tasks: [healthcare]\nprivacy: {mechanism: client_dp"
+    central = ("privacy=client_dp", "privacy.sigma=1", "aggregation=secagg")
+    strict = Policy.of({"policy": str(write(tmp_path, text + "}"))})
+    with pytest.raises(FedproofError, match="demands privacy.placement=local"):
+        strict.require(compose(central))
+    for word in ("central", "any"):
+        path = write(tmp_path, text + f", placement: {word}}}")
+        Policy.of({"policy": str(path)}).require(compose(central))
 
 
 @settings(deadline=None)
