@@ -21,7 +21,6 @@ from task.base import ClientData, Examples
 from task.clusters import apart
 from task.device import CPU, device_of
 from task.flat import FlatModel, State, build_model
-from task.kernels import accelerate
 from task.memory import keep_freed
 from task.objectives import Objective
 from task.packing import Packing, packing_of
@@ -31,6 +30,7 @@ from task.personalization.models import Models
 from task.seeding import derive
 from task.source import DataSource
 from task.store import ClientStore
+from task.witness import choose_network
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
 CACHED_CLIENTS = 256
@@ -96,8 +96,9 @@ class Learner:
     @cached_property
     def model(self) -> FlatModel:
         """The model; its values are whatever was loaded last."""
-        module = self._build().to(self.device)
-        return FlatModel(accelerate(module) if self.device == CPU else module)
+        spec, train = self._source.task.spec(self._shared), self.settings.train
+        network = choose_network(self._build, spec, self.objective, train, self.device)
+        return FlatModel(network.module)
 
     @cached_property
     def private(self) -> FlatModel:

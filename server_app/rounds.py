@@ -6,6 +6,7 @@ strategies are Flower's interface, called in Flower's order.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from typing import Any
@@ -34,11 +35,14 @@ from server_app.strategies._moving import acquaint
 from server_app.training import Training
 from server_app.vectorizing import choose_stack
 from task.base import ModelSpec, Task
+from task.device import CPU, device_of
 from task.flat import build_model
 from task.objectives import Objective
 from task.packing import packing_of
 from task.personalization import initial_state
+from task.witness import choose_network
 
+log = logging.getLogger("flwr")
 MOST_LOST = 3
 """Rounds in a row without a sum that end a run."""
 
@@ -99,7 +103,13 @@ class RoundLoop:
             arrays = checkpoint.to_arrays(initial_state(self.settings, spec))
         started = start_facts(self.settings, self.roster, arrays)
         self.recorder.start(
-            {**started, "done": self.done, "digests": self.digests, "clients_at_once": self._stack},
+            {
+                **started,
+                "done": self.done,
+                "digests": self.digests,
+                "clients_at_once": self._stack,
+                "plain_torch": self._plain_torch(spec),
+            },
             keep_rounds=self.done,
         )
         while self.done < self.settings.rounds and not self._stopped:
@@ -135,6 +145,17 @@ class RoundLoop:
         model = build_model(self.settings, spec)
         acquaint(self.strategy, self.settings, model, self.roster, self.sampler)
         return spec
+
+    def _plain_torch(self, spec: ModelSpec) -> str:
+        """Return why clients train with torch's own layers, as all of them find; empty if not."""
+        device = device_of(self.settings.train.device)
+        network = choose_network(
+            lambda: build_model(self.settings, spec), spec, self.objective, self.settings.train,
+            device,
+        )  # fmt: skip
+        if network.reason and device == CPU:
+            log.info("plain torch trains this model: %s", network.reason)
+        return network.reason
 
     @property
     def _stopped(self) -> bool:

@@ -16,7 +16,6 @@ from conf.schema import Engine, Settings, Vectorize
 from task.base import Examples, Task
 from task.device import CPU, device_of
 from task.flat import FlatModel, build_model
-from task.kernels import accelerate
 from task.objectives import MultiClass
 from task.personalization import clients_half
 from task.privacy.policy import mechanism_of
@@ -24,6 +23,7 @@ from task.privacy.record_dp import RecordDP
 from task.stacked import train_stacked
 from task.stacking import dense_layers, obstacle, stack_size
 from task.training import train
+from task.witness import choose_network, stacking_disagrees
 
 FEWEST = 16
 """Below so many clients in a round stacking is not worth its rounding."""
@@ -69,7 +69,9 @@ def choose_stack(
     # Of this machine: simulations have their workers here, and SuperNodes are not stacked.
     device = device_of(settings.train.device)
     size = stack_size(module, device)
+    spec, objective = task.spec(shared), task.objective(shared)
     if mode is Vectorize.on:
+        reason = reason or stacking_disagrees(module, spec, objective, settings.train)
         if reason:
             raise FedproofError(f"federation.vectorize=on does not fit this run: {reason}.")
         return size
@@ -78,7 +80,8 @@ def choose_stack(
     if reason or remote or cohort < FEWEST or size == 1:
         return 1
     if device != CPU or dense_layers(module) or _measured(settings, task, shared, cohort, rows):
-        return size
+        # Nothing trains in a stack that did not train alike on trial.
+        return 1 if stacking_disagrees(module, spec, objective, settings.train) else size
     return 1
 
 
@@ -97,7 +100,8 @@ def _measured(
     )
     module = build_model(settings, spec)
     start = FlatModel(module).vector.detach().clone()
-    model = FlatModel(accelerate(build_model(settings, spec)))
+    network = choose_network(lambda: build_model(settings, spec), spec, objective, settings.train)
+    model = FlatModel(network.module)
     alone = _fastest(lambda: train(model, examples, objective, config, seed=0))
     steps = settings.train.steps_on(int(statistics.median(rows)))
     workers = settings.federation.workers or os.cpu_count() or 1

@@ -83,7 +83,7 @@ def chain_of(module: nn.Module, x: Tensor) -> Chain | None:
         x.dtype not in KINDS
         or not all(_known(layer) for layer in layers)
         or len({id(layer) for layer in layers}) < len(layers)
-        or any(_hooked(layer) for layer in module.modules())
+        or any(kernels.hooked(layer) for layer in module.modules())
         or any(not p.requires_grad or p.dtype != x.dtype or p.is_cuda for p in parameters)
         or max(places.values(), default=2) > 1
     ):
@@ -101,11 +101,6 @@ def _known(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Flatten):
         return type(layer) is kernels.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
     return type(layer) in (kernels.Linear, kernels.Conv2d, kernels.Dropout, nn.ReLU)
-
-
-def _hooked(layer: nn.Module) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(layer, kind) for kind in kinds)
 
 
 def _dense_links(layers: list[nn.Module], x: Tensor) -> Iterator[Link]:

@@ -28,15 +28,42 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 def accelerate(module: _M) -> _M:
-    """Exchange the layers of `module`, in place, for those below; others stay as they are."""
+    """Exchange the layers of `module`, in place, for those below; others stay as they are.
+
+    Layers of exactly torch's types are exchanged, never subclasses; none in a module with hooks.
+    Whether the result computes the same is for `task.witness` to try.
+    """
+    if any(hooked(layer) for layer in module.modules()):
+        return module
+    chain = is_plain_chain(module)
     for layer in module.modules():
         faster = _FASTER.get(type(layer))
         if faster is not None and faster.covers(layer):
             layer.__class__ = faster
-    for layers in module.modules():
-        if isinstance(layers, nn.Sequential):
-            _order(layers)
+    if chain:
+        for layers in module.modules():
+            if isinstance(layers, nn.Sequential):
+                _order(layers)
     return module
+
+
+def hooked(layer: nn.Module) -> bool:
+    """Tell whether something is called before or after a layer's passes."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(layer, kind) for kind in kinds)
+
+
+def is_plain_chain(module: nn.Module) -> bool:
+    """Tell whether a module is torch's own layers one after the other, each called once.
+
+    Then nobody but the next layer sees a layer's output, which may be changed in place: a forward
+    pass of the user's own may keep it, or call one activation twice.
+    """
+    if type(module) is not nn.Sequential:
+        return False
+    layers = links(module)
+    own = all(type(layer).__module__.startswith("torch.nn.") for layer in layers)
+    return own and len({id(layer) for layer in layers}) == len(layers)
 
 
 def _order(layers: nn.Sequential) -> None:
@@ -184,8 +211,10 @@ def dropout_mask(x: Tensor, p: float) -> Tensor:
     x : Tensor
         Of values that lie next to each other.
     p : float
-        Share of values to drop, between 0 and 1.
+        Share of values to drop, from 0 to less than 1.
     """
+    if p == 0:
+        return torch.ones_like(x)
     kind, levels = (torch.int8, 256) if (p * 256).is_integer() else (torch.int16, 65536)
     dropped = min(max(round(p * levels), 1), levels - 1)
     words = torch.empty(-(-x.numel() * kind.itemsize // 8), dtype=torch.int64)

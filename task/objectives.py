@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +43,14 @@ class Objective(ABC):
     """Sums that are whole numbers."""
     rows: ClassVar[tuple[str, ...]] = ()
     """Those of them that add up to the number of rows."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Derive a loss of its own by itself: what a parent wrote out is the parent's loss's."""
+        super().__init_subclass__(**options)
+        if "loss" in vars(cls):
+            for name in ("gradient", "weighted"):
+                if name not in vars(cls):
+                    setattr(cls, name, vars(Objective)[name])
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ import torch
 
 from conf.schema import Settings
 from task.base import Examples
-from task.device import CPU, device_of
+from task.device import device_of
 from task.evaluation import Evaluated, evaluate
 from task.flat import FlatModel, State, build_model
-from task.kernels import accelerate
 from task.seeding import derive
 from task.source import DataSource
 from task.training import train
+from task.witness import choose_network
 
 
 class Pooled:
@@ -41,10 +41,13 @@ class Pooled:
         settings = self._settings
         parts = [self.rows(client)[0] for client in clients]
         rows = Examples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
-        module = build_model(settings, self._source.task.spec(self._shared)).to(self._device)
-        model = FlatModel(accelerate(module) if self._device == CPU else module)
-        model.load(start)
+        spec = self._source.task.spec(self._shared)
         objective = self._source.task.objective(self._shared)
+        network = choose_network(
+            lambda: build_model(settings, spec), spec, objective, settings.train, self._device
+        )
+        model = FlatModel(network.module)
+        model.load(start)
         config = replace(settings.train, steps=steps)
         seed = derive(settings.seed, "pooled")
         train(model, rows.to(self._device), objective, config, seed=seed)

@@ -8,9 +8,11 @@ from itertools import accumulate
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from conf.schema import Optimizer, TrainConfig
 from task.device import CPU
+from task.kernels import hooked
 
 MOST = 16
 """Clients in one stack at most: more are hardly faster, and harder to spread over workers."""
@@ -30,24 +32,46 @@ def obstacle(module: nn.Module, config: TrainConfig) -> str | None:
     if config.keep_optimizer:
         return "each client needs its own train.keep_optimizer"
     for layer in module.modules():
-        if isinstance(layer, nn.RNNBase):
-            return "recurrent layers cannot be stacked"
-        if isinstance(layer, nn.Dropout) and layer.p > 0:
-            return "each client needs its own dropout"
+        if reason := _layer_obstacle(layer):
+            return reason
+    if _shares_parameters(module):
+        return "layers that share parameters cannot be stacked"
     if next(module.buffers(), None) is not None:
         return "layers with buffers cannot be stacked"
     return None
 
 
+def _layer_obstacle(layer: nn.Module) -> str | None:
+    if hooked(layer):
+        return "hooks see one client at a time"
+    if is_parametrized(layer):
+        return "layers with computed weights cannot be stacked"
+    if isinstance(layer, nn.RNNBase):
+        return "recurrent layers cannot be stacked"
+    if isinstance(layer, nn.Dropout) and layer.p > 0:
+        return "each client needs its own dropout"
+    return None
+
+
 def dense_layers(module: nn.Module) -> list[nn.Linear]:
-    """Return the layers of a chain of dense layers with ReLU between; none if it is no such."""
-    layers = list(module) if isinstance(module, nn.Sequential) else [module]
-    if layers and isinstance(layers[0], nn.Flatten):
+    """Return the layers of a chain of dense layers with ReLU between; none if it is no such.
+
+    Layers of exactly torch's types, each once: a subclass may compute something else.
+    """
+    layers = list(module) if type(module) is nn.Sequential else [module]
+    if layers and type(layers[0]) is nn.Flatten:
         del layers[0]
     linear, between = layers[::2], layers[1::2]
-    chain = [layer for layer in linear if isinstance(layer, nn.Linear) and layer.bias is not None]
-    right = len(layers) % 2 == 1 and all(isinstance(layer, nn.ReLU) for layer in between)
-    return chain if right and len(chain) == len(linear) else []
+    chain = [layer for layer in linear if type(layer) is nn.Linear and layer.bias is not None]
+    right = len(layers) % 2 == 1 and all(type(layer) is nn.ReLU for layer in between)
+    plain = not any(hooked(layer) for layer in module.modules())
+    once = len({id(layer.weight) for layer in chain}) == len(linear)
+    return chain if right and plain and once else []
+
+
+def _shares_parameters(module: nn.Module) -> bool:
+    places = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
+    return len(set(places)) < len(places)
 
 
 def stack_size(module: nn.Module, device: torch.device = CPU) -> int:
