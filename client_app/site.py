@@ -23,6 +23,7 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from task.audit import AuditLog
 from task.privacy.policy import Policy
+from task.privacy.source_index import SourceIndex, SourceState
 from task.secagg.seat import Seat
 from task.secure import Protection, protection_of
 from task.secure.he import HE
@@ -75,6 +76,33 @@ class Site:
         self._trust = Trust(
             self.state / "identities", identity, roster, simulated=self.data is None
         )
+
+    @cached_property
+    def sources(self) -> SourceIndex:
+        """The data sources whose ledgers lie where this node's do."""
+        return SourceIndex(self.ledgers)
+
+    @property
+    def source_state(self) -> SourceState:
+        """Which data source the silo's data are, and their state; cheap unless they changed.
+
+        Raises
+        ------
+        FedproofError
+            If they cannot be read, or what lies beside the ledgers is not whole.
+        """
+        assert self.data is not None, "only silos have a data source"
+        return self.sources.find(self.data)
+
+    @property
+    def source_id(self) -> str:
+        """Id of the silo's data source: the same for copies, other names, orders and growth."""
+        return self.source_state.source
+
+    @property
+    def source_secret(self) -> bytes:
+        """The silo's secret key of 256 bits, kept beside its ledgers."""
+        return self.sources.secret
 
     @cached_property
     def protection(self) -> Protection | None:

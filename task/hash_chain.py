@@ -14,12 +14,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from conf.errors import FedproofError
-from task.atomic import atomic
+from task.atomic import atomic, make_folder, sync_folder
 
 PATIENCE = 30.0
 """Seconds to wait for another process that has the file."""
@@ -64,6 +64,47 @@ class Chain:
             If the file is torn, edited or cut.
         """
         return [body for body, _ in self._read()]
+
+    def digests(self) -> list[str]:
+        """Return the hashes of all lines, checked.
+
+        Raises
+        ------
+        DamagedChainError
+            If the file is torn, edited or cut.
+        """
+        return [digest for _, digest in self._read()]
+
+    def last(self) -> tuple[int, str]:
+        """Return number and hash of the last line, after a look at its end only; 0 if none is.
+
+        Raises
+        ------
+        FedproofError
+            If the file is damaged at its end, or cannot be read.
+        """
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return self._last(None)
+        except OSError as error:
+            raise self._unreadable(error) from None
+        try:
+            return self._last(file)
+        finally:
+            os.close(file)
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the file and its head, durably, while nobody appends; nothing if there is none."""
+        if not self.path.exists():
+            return
+        with self._locked(), self._writing():
+            make_folder(path.parent)
+            copy = replace(self, path=path)
+            for source, target in ((self.path, path), (self.head_path, copy.head_path)):
+                if source.exists():
+                    with atomic(target) as temporary:
+                        temporary.write_bytes(source.read_bytes())
 
     def append(self, make: Callable[[list[Body]], Body]) -> None:
         """Append, durably, what `make` returns for what all lines say so far.
@@ -116,21 +157,22 @@ class Chain:
         self._point_at(count + 1, digest)
 
     @property
-    def _head(self) -> Path:
+    def head_path(self) -> Path:
+        """The file that says where this one ends."""
         return self.path.with_name(self.path.name + ".head")
 
     def _point_at(self, number: int, digest: str) -> None:
         """Write the head, unless it says so already."""
         told = f"{number} {digest}\n"
-        if number == 0 or (self._head.exists() and self._head.read_text("ascii") == told):
+        if number == 0 or (self.head_path.exists() and self.head_path.read_text("ascii") == told):
             return
-        with self._writing(), atomic(self._head) as temporary:
+        with self._writing(), atomic(self.head_path) as temporary:
             temporary.write_text(told, encoding="ascii")
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
         with self._writing():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             deadline = time.monotonic() + PATIENCE
@@ -144,6 +186,9 @@ class Chain:
                             f"{self.name} is in use by another process: wait for it to end."
                         ) from None
                     time.sleep(0.01)
+            if os.fstat(file).st_size == 0:
+                with self._writing():
+                    sync_folder(self.path.parent)
             yield file
         finally:
             os.close(file)
@@ -175,7 +220,7 @@ class Chain:
         except FileNotFoundError:
             content = b""
         except OSError as error:
-            raise FedproofError(f"{self.name} cannot be read ({error.strerror}).") from None
+            raise self._unreadable(error) from None
         self._require_whole(content)
         found: list[tuple[Body, str]] = []
         last = _FIRST
@@ -185,10 +230,15 @@ class Chain:
         self._check_head([digest for _, digest in found])
         return found
 
-    def _last(self, file: int) -> tuple[int, str]:
+    def _unreadable(self, error: OSError) -> FedproofError:
+        return FedproofError(f"{self.name} cannot be read ({error.strerror}).")
+
+    def _last(self, file: int | None) -> tuple[int, str]:
         """Return number and hash of the last line, checked against the head."""
-        size = os.fstat(file).st_size
-        content = os.pread(file, _TAIL, max(0, size - _TAIL))
+        content = b""
+        if file is not None:
+            size = os.fstat(file).st_size
+            content = os.pread(file, _TAIL, max(0, size - _TAIL))
         self._require_whole(content)
         number, digest = self._told()
         if not content:
@@ -226,7 +276,7 @@ class Chain:
     def _told(self) -> tuple[int, str]:
         """Return number and hash of the last line, as the head says."""
         try:
-            number, digest = self._head.read_text(encoding="ascii").split()
+            number, digest = self.head_path.read_text(encoding="ascii").split()
             return int(number), digest
         except FileNotFoundError:
             return 0, ""
