@@ -1,32 +1,26 @@
 """What Gaussian mechanisms cost together.
 
-The reference is the privacy loss distribution (PLD) of Google's dp-accounting, which is tight; its
-Rényi accountant is the cross-check. The neighbouring relation is add-or-remove-one throughout, the
-one for which Poisson sampling amplifies as accounted here.
+The reference is the privacy loss distribution (PLD, `task.privacy.losses`), which is tight, and
+checked against that of Google's dp-accounting; the latter's Rényi accountant bounds what no grid
+holds. The neighbouring relation is add-or-remove-one throughout, the one for which Poisson sampling
+amplifies as accounted here.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
-from typing import Any
+from functools import lru_cache
 
 RELATION = "add-or-remove-one"
-ACCOUNTANT = "PLD (dp-accounting)"
-_CELL = 1e-3
-"""Width of the cells that privacy losses are rounded up to: ε comes out that little too large,
-and twenty times sooner than with the default."""
-_WIDE_CELL = 1e-2
+ACCOUNTANT = "PLD"
 ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 512)
-_FEW_ORDERS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-_MOST_NOISE = 1e4
-_LEAST_NOISE = 0.1
-"""Below this, losses take more cells than memory has; ε is then Rényi DP's, a bound."""
-_MOST_LOSS, _MOST_STEPS = 1e3, 2_000_000
-"""Rényi divergence of order two (such an ε protects nobody) and steps beyond which that holds."""
+_MOST_NOISE, _LEAST_NOISE = 1e8, 0.05
+"""Noise multipliers that are looked at; one below the least protects nobody from anything."""
+_PRECISION = 3e-3
+"""By how much more noise is found than would do."""
 
 
 @dataclass(frozen=True, order=True)
@@ -64,7 +58,7 @@ def epsilon(spends: Iterable[Spend], delta: float) -> float:
     delta *= math.exp(-slack)
     if any(spend.renyi for spend in merged):
         return epsilon_rdp(merged, delta) + 2 * slack
-    return _epsilon(merged, delta, _CELL) + 2 * slack
+    return _epsilon(merged, delta) + 2 * slack
 
 
 def epsilon_rdp(spends: Iterable[Spend], delta: float, orders: Iterable[float] = ORDERS) -> float:
@@ -83,37 +77,77 @@ def epsilon_rdp(spends: Iterable[Spend], delta: float, orders: Iterable[float] =
 
 @lru_cache(maxsize=4096)
 def solve_sigma(target: float, delta: float, rate: float, steps: int) -> float:
-    """Return the smallest noise multiplier whose ε does not exceed `target`, within 0.2 %.
+    """Return the smallest noise multiplier whose ε does not exceed `target`, within 1 %.
+
+    With sampling it is 0.05 at least.
+
+    Parameters
+    ----------
+    target, delta : float
+        ε and δ of all steps together.
+    rate : float
+        Of Poisson sampling; 1: none.
+    steps : int
+        How many Gaussian mechanisms.
 
     Raises
     ------
     ValueError
-        If no noise multiplier up to 10,000 does.
+        If no noise multiplier up to 10^8 does, or something is out of range.
     """
-    from scipy.optimize import brentq
+    if not (target > 0 and 0 < delta < 1 and 0 < rate <= 1 and steps >= 1):
+        raise ValueError("ε, δ, sampling rate and number of steps must be positive")
 
-    def excess(sigma: float, cell: float = _WIDE_CELL) -> float:
-        return _epsilon((Spend(sigma, rate, steps),), delta, cell) - target
+    from dp_accounting import get_sigma_gaussian
 
-    # Upper bounds first: Rényi DP at a few orders, and then losses in wide cells, are quick.
-    high = 0.1
-    while epsilon_rdp([Spend(high, rate, steps)], delta, _FEW_ORDERS) > target:
-        high *= 2
-        if high > _MOST_NOISE:
-            raise ValueError(f"no noise lets {steps} steps cost no more than {target:g}")
-    low = high / 2
-    while excess(low) <= 0:
-        if low < _LEAST_NOISE:
-            return low
-        low, high = low / 2, low
-    high = float(brentq(excess, low, high, xtol=1e-3 * low)) * (1 + 1e-3)
-    while excess(high, _CELL) > 0:
-        high *= 1 + 1e-3
-    low = 0.9 * high
-    if excess(low, _CELL) <= 0:
-        return low
-    sigma = float(brentq(excess, low, high, (_CELL,), xtol=5e-4 * low))
-    return sigma if excess(sigma, _CELL) <= 0 else sigma * (1 + 1e-3)
+    def excess(sigma: float) -> float:
+        """Return by what factor ε is too large, as a logarithm."""
+        found = epsilon([Spend(sigma, rate, steps)], delta)
+        return math.log(min(max(found, 1e-300), 1e300) / target)
+
+    # What so many steps are in the limit of a large number: one Gaussian mechanism.
+    whole = float(get_sigma_gaussian(target, delta)) * math.sqrt(steps)
+    guess = whole if rate == 1 else math.log1p((whole * rate) ** -2) ** -0.5
+    least = 0.0 if rate == 1 else _LEAST_NOISE
+    low, high = _bracket(excess, max(guess, least), least)
+    if high > _MOST_NOISE:
+        raise ValueError(f"no noise lets {steps} steps cost no more than {target:g}")
+    return low if low == high else _narrowed(excess, low, high)
+
+
+def _bracket(excess: Callable[[float], float], guess: float, least: float) -> tuple[float, float]:
+    """Return noise that is too little and noise that is enough; twice the least, if that is."""
+    low = high = guess
+    while (over := excess(high)) > 0 and high <= _MOST_NOISE:
+        # Noise and ε are about inversely proportional.
+        low, high = high, high * math.exp(min(max(over, 0.01), 1.0) + _PRECISION)
+    while low == high or (under := excess(low)) <= 0:
+        if low <= least:
+            return least, least
+        under = over if low == high else under
+        high = low
+        low = max(least, low * math.exp(max(min(under, -0.01), -1.0) - _PRECISION))
+    return low, high
+
+
+def _narrowed(excess: Callable[[float], float], low: float, high: float) -> float:
+    """Return noise that is enough, and hardly more; `low` is too little, `high` enough."""
+    over, under = excess(low), excess(high)
+    side = 0
+    while high > low * (1 + _PRECISION):
+        share = min(max(over / (over - under), 0.0), 1.0)
+        step = math.log(high / low)
+        # A little beyond where the line crosses, on the side that moved last: both must close in.
+        offset = share * step + (1 if side >= 0 else -1) * _PRECISION / 3
+        middle = low * math.exp(min(max(offset, 0.02 * step), 0.98 * step))
+        found = excess(middle)
+        if found > 0:
+            low, over, under = middle, found, under / 2 if side > 0 else under
+            side = 1
+        else:
+            high, under, over = middle, found, over / 2 if side < 0 else over
+            side = -1
+    return high
 
 
 def _merged(spends: Iterable[Spend]) -> tuple[Spend, ...]:
@@ -125,45 +159,21 @@ def _merged(spends: Iterable[Spend]) -> tuple[Spend, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(merged: tuple[Spend, ...], delta: float, cell: float) -> float:
+def _epsilon(merged: tuple[Spend, ...], delta: float) -> float:
     from dp_accounting import get_epsilon_gaussian
+
+    from task.privacy.losses import Kind, TooManyCellsError, epsilon_of
 
     if any(spend.sigma == 0 for spend in merged):
         return math.inf
     # Unsampled Gaussians together are one Gaussian, exactly.
     precision = sum(s.steps / s.sigma**2 for s in merged if s.rate == 1)
-    sampled = tuple(spend for spend in merged if spend.rate < 1)
-    if not precision and not sampled:
-        return 0.0
-    if not sampled:
-        return float(get_epsilon_gaussian(precision**-0.5, delta))
-    if _too_many_cells(sampled):
-        return epsilon_rdp(merged, delta)
-    parts = [_losses(spend.sigma, spend.rate, cell).self_compose(spend.steps) for spend in sampled]
+    kinds = [Kind(s.sigma, s.rate, s.steps) for s in merged if s.rate < 1]
+    if not kinds:
+        return float(get_epsilon_gaussian(precision**-0.5, delta)) if precision else 0.0
     if precision:
-        parts.append(_losses(precision**-0.5, 1.0, cell))
-    whole = reduce(lambda left, right: left.compose(right), parts)
-    return float(whole.get_epsilon_for_delta(delta))
-
-
-def _too_many_cells(sampled: Iterable[Spend]) -> bool:
-    """Tell whether the losses of mechanisms with at least some noise fill memory, or take minutes.
-
-    The Rényi divergence is that of order two (Mironov et al. 2019, section 3.3, α = 2).
-    """
-    kinds = list(sampled)
-    if min(s.sigma for s in kinds) < _LEAST_NOISE or sum(s.steps for s in kinds) > _MOST_STEPS:
-        return True
-    return (
-        sum(s.steps * math.log1p(s.rate**2 * math.expm1(s.sigma**-2)) for s in kinds) > _MOST_LOSS
-    )
-
-
-@lru_cache(maxsize=128)
-def _losses(sigma: float, rate: float, cell: float) -> Any:
-    """Return the privacy loss distribution of one mechanism, which takes longest to make."""
-    from dp_accounting.pld import privacy_loss_distribution
-
-    return privacy_loss_distribution.from_gaussian_mechanism(
-        sigma, sampling_prob=rate, value_discretization_interval=cell
-    )
+        kinds.append(Kind(precision**-0.5, 1.0, 1))
+    try:
+        return epsilon_of(kinds, delta)
+    except TooManyCellsError:
+        return epsilon_rdp(merged, delta)

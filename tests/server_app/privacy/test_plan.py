@@ -24,7 +24,7 @@ def test_every_client_before_anything_is_trained(capsys, tmp_path):
         cost = epsilon([Spend(1.5, 16 / rows, 4 * -(-rows // 16))], 1e-5)
         (line,) = [line for line in shown.splitlines() if client in line]
         assert f"{cost:.3f}" in line and str(rows) in line
-    assert "add-or-remove-one" in shown and "dp-accounting" in shown
+    assert "add-or-remove-one · PLD" in shown
 
 
 def test_the_noise_that_a_target_needs():

@@ -154,7 +154,7 @@ def test_what_was_spent_is_shown(federate, capsys):
     shown = capsys.readouterr().out
     assert "ε per record, at most" in shown and "· ε " in shown
     assert len(list((ran.directory / "ledgers").glob("*.jsonl"))) == 4
-    assert ran.summary["privacy"]["accountant"] == "PLD (dp-accounting)"
+    assert ran.summary["privacy"]["accountant"] == "PLD"
 
 
 def test_a_bad_setting_is_refused_in_one_sentence(federate):
