@@ -55,7 +55,9 @@ class Node:
         keep_freed()
         self.site = site
         self.settings = site.settings
-        self.source = DataSource(site.settings, site.data, site.name, *site.share)
+        self.source = DataSource(
+            site.settings, site.data, site.name, *site.share, whole=site.policy.one_client
+        )
         self.guard = Guard(site)
         self.personalization = personalization_of(site.settings)
 

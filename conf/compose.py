@@ -96,7 +96,13 @@ def _own_hydra() -> Iterator[None]:
 
 
 def normalize(override: str) -> str:
-    """Take ``+experiment=x`` for ``experiment=x``: the group is in the defaults list already."""
+    """Take ``+experiment=x`` for ``experiment=x``: the group is in the defaults list already.
+
+    And ``task.categories.COLUMN=`` for ``++task.categories.COLUMN=``: no file can declare the
+    columns of everybody's tables.
+    """
+    if override.startswith(("task.categories.", "task.categories=")):
+        return f"++{override}"
     return override.removeprefix("+") if override.startswith("+experiment=") else override
 
 

@@ -21,7 +21,7 @@ from task.flat import FlatModel, State, build_model
 from task.objectives import Metrics, Statistics
 from task.personalization import layout_of, personalization_of
 from task.personalization.models import Load, Models
-from task.source import DataSource
+from task.source import DataSource, agreement
 from task.store import ClientStore
 
 
@@ -49,7 +49,7 @@ def held_out_metrics(settings: Settings, path: Path) -> tuple[Metrics, list[dict
     tensors, _ = checkpoint.load(path)
     source = DataSource(settings)
     trainable = [client for client in source.clients if source.size(client)[0]]
-    shared = source.task.agree([source.describe(client) for client in trainable])
+    shared = agreement(settings, source.task, map(source.describe, trainable))
     objective = source.task.objective(shared)
     models = Models(
         personalization_of(settings),

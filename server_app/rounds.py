@@ -36,6 +36,7 @@ from server_app.training import Training
 from server_app.vectorizing import choose_stack
 from task.base import ModelSpec, Task
 from task.device import CPU, device_of
+from task.disclosure import is_protected
 from task.flat import build_model
 from task.objectives import Objective
 from task.packing import packing_of
@@ -262,6 +263,8 @@ class RoundLoop:
     def _agree(self) -> dict[str, Any]:
         if not self.roster.trainable:
             raise FedproofError("no client has training rows: lower task.test_fraction.")
+        if is_protected(self.settings):
+            return self.task.derive_shared()
         return self.roster.agreed(self.task.agree)
 
     def _checkpoint(self, arrays: ArrayRecord) -> None:

@@ -187,6 +187,19 @@ class Task(ABC, Generic[R]):
     def agree(self, descriptions: Sequence[Json]) -> Json:
         """Merge the clients' descriptions into what all of them share."""
 
+    def derive_shared(self) -> Json:
+        """Return what all clients share as the settings alone say it, where runs protect rows.
+
+        Nothing of a row is told then before training, for neither noise nor masks reach it. Unless
+        a task overrides this, it is what `agree` makes of no descriptions.
+
+        Raises
+        ------
+        FedproofError
+            If the settings leave it to the rows.
+        """
+        return self.agree([])
+
     @abstractmethod
     def prepare(self, train: R, test: R, shared: Mapping[str, Any]) -> ClientData:
         """Turn one client's rows into tensors, knowing only them and what was agreed."""

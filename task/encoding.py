@@ -17,6 +17,7 @@ from torch import Tensor
 
 from conf.errors import FedproofError
 from task.base import Json, merge_moments, moments
+from task.declared import category_codes, cell_numbers
 from task.tables import quoted
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def localize(columns: Sequence[Json], train: pandas.DataFrame) -> list[Json]:
     """Replace the numeric columns' statistics by those of one client's training rows."""
 
     def own(column: Json) -> Json:
-        values = numbers(train[str(column["name"])])
+        values = _numbers_of(train[str(column["name"])], column)
         return column | merged([sums_of(values[~np.isnan(values)])])
 
     return [column if "values" in column else own(column) for column in columns]
@@ -201,15 +202,26 @@ def encode(table: pandas.DataFrame, columns: Sequence[Json], standardize: bool) 
     for column in columns:
         values = table[str(column["name"])]
         if "values" in column:
-            blocks.append(_one_hot(values, column["values"]))
+            blocks.append(_one_hot(values, column))
+            missing = values.isna().to_numpy()
         else:
-            blocks.append(_fill(numbers(values), column, standardize)[:, None])
+            found = _numbers_of(values, column)
+            blocks.append(_fill(found, column, standardize)[:, None])
+            missing = np.isnan(found)
         if column["missing"]:
-            blocks.append(values.isna().to_numpy().astype(np.float64)[:, None])
+            blocks.append(missing.astype(np.float64)[:, None])
     return torch.from_numpy(np.concatenate(blocks, axis=1).astype(np.float32))
 
 
-def _one_hot(values: pandas.Series[Any], categories: Sequence[str]) -> NDArray[np.float64]:
+def _numbers_of(values: pandas.Series[Any], column: Json) -> NDArray[np.float64]:
+    return cell_numbers(values) if column.get("declared") else numbers(values)
+
+
+def _one_hot(values: pandas.Series[Any], column: Json) -> NDArray[np.float64]:
+    categories: Sequence[str] = column["values"]
+    if column.get("declared"):
+        # Position -1 is the last column, as the position of others is below.
+        return np.eye(len(categories) + 1)[category_codes(values, categories), :-1]
     place = {category: i for i, category in enumerate(categories)}
     index = np.array([place.get(str(text), len(place)) for text in spell(values)], dtype=np.int64)
     return np.eye(len(place) + 1)[index, :-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from conf.errors import FedproofError
 from conf.groups import PartitionConfig
 from conf.schema import Settings
 from task.base import ClientData, Examples, Json, Pool, Task
+from task.disclosure import is_protected
 from task.held_out import keyed_held_out
 from task.partition import partition
 from task.registry import find
@@ -39,12 +40,14 @@ class DataSource:
         The node's own data. Its rows stay with their natural clients whatever the run's
         partition says; data without natural clients is one client.
     name : str or None
-        Name of that one client; the file's stem if None.
+        Name of that one client; if None its only natural client's, or the file's stem.
     part, parts : int
         Without own data: this node serves every `parts`-th client, from `part` on.
     split_key : bytes or None
         A silo's own secret, by which it holds rows out (`task.held_out`); None: the run's seed
         draws them, as where one party holds all rows.
+    whole : bool
+        Whether its own data are one client, also where they name several.
     """
 
     def __init__(
@@ -56,22 +59,25 @@ class DataSource:
         parts: int = 1,
         *,
         split_key: bytes | None = None,
+        whole: bool = False,
     ) -> None:
         self.settings = settings
         self.task = load_task(settings)
         self._own = own
         self._name = name
         self._split_key = split_key
+        self._whole = whole
         self._part = slice(part, None, parts)
 
     @cached_property
     def pool(self) -> Pool[Any]:
         """All rows on this machine."""
         pool = self.task.load(self._path)
-        if self._own is not None and (self._name or pool.clients is None):
+        if self._own is not None and (self._name or pool.clients is None or self._whole):
             # A name given by the silo's operator is who the silo is; it goes before the file's.
-            clients = [self._name or self._own.stem] * len(pool.rows)
-            pool = replace(pool, clients=clients, groups=None)
+            named = {*(pool.clients or ())}
+            name = self._name or (named.pop() if len(named) == 1 else self._own.stem)
+            pool = replace(pool, clients=[name] * len(pool.rows), groups=None)
         return pool
 
     @property
@@ -99,7 +105,9 @@ class DataSource:
         return len(train), len(test)
 
     def describe(self, client: str) -> Json:
-        """Return what the client tells the server before training."""
+        """Return what the client tells the server before training: of protected rows nothing."""
+        if is_protected(self.settings):
+            return {}
         train, _ = self.split(client)
         return self.task.describe(self.pool.rows.take(train)) if len(train) else {}
 
@@ -142,6 +150,17 @@ class DataSource:
     @cached_property
     def _digests(self) -> NDArray[np.uint64]:
         return self.task.row_digests(self._path, self.pool)
+
+
+def agreement(settings: Settings, task: Task[Any], descriptions: Iterable[Json]) -> Json:
+    """Return what all clients share: as they describe their rows, or of protected ones as declared.
+
+    Raises
+    ------
+    FedproofError
+        If the descriptions do not go together, or the settings declare too little.
+    """
+    return task.derive_shared() if is_protected(settings) else task.agree([*descriptions])
 
 
 def root_examples(

@@ -14,7 +14,7 @@ from task.privacy.accounting import epsilon
 from task.privacy.base import Privacy
 from task.privacy.ledger import Entry, standing
 from task.registry import find
-from task.rules import ANY, DELTA, Rules, read_rules, require_run, strictest
+from task.rules import ANY, DELTA, FILE, Rules, read_rules, require_run, strictest
 
 
 def mechanism_of(settings: Settings) -> Privacy | None:
@@ -74,6 +74,11 @@ class Policy:
     threshold: float = 0.5
     needs_privacy: bool = True
     rules: Rules | None = None
+
+    @property
+    def one_client(self) -> bool:
+        """Whether all of the silo's data are one client, also where they name several."""
+        return self.rules is not None and self.rules.client == FILE
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:

@@ -4,12 +4,15 @@
 predict; ``task.client`` the column that names each row's client. What the columns mean is agreed
 between the clients before training: each tells the server its columns, the categories in them and,
 for ``task.scaling=federated``, count, sum and sum of squares of the numeric ones. Rows stay where
-they are. Columns whose very values are confidential belong into ``task.drop``.
+they are. Columns whose very values are confidential belong into ``task.drop``. A run with privacy
+or secure sums tells nothing before training: ``task.columns`` and ``task.categories`` declare what
+the columns mean (`task.declared`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +26,13 @@ from conf.errors import FedproofError
 from conf.schema import Scaling
 from task import encoding, tables
 from task.base import ClientData, Examples, Json, ModelSpec, Pool
+from task.declared import (
+    category_codes,
+    declared_categories,
+    declared_columns,
+    sorted_classes,
+)
+from task.disclosure import told_sums
 from task.held_out import table_digests
 from task.objectives import Binary, Metrics, MultiClass, Objective, Regression
 from task.options import choice
@@ -64,14 +74,17 @@ class Task(task.base.Task["pandas.DataFrame"]):
             raise FedproofError("task=tabular needs task.path=FILE, a CSV or Parquet file.")
         target, client, options = self._target(), self.config.client, self.config.options
         table, clients = tables.read_tables(path)
-        named = [target, *([client] if client else []), *options["drop"], *options["categorical"]]
+        named = [
+            target, *([client] if client else []), *options["drop"], *options["categorical"],
+            *self._named, *self._categories,
+        ]  # fmt: skip
         tables.require(table, named, path)
-        features = [c for c in table.columns if c not in {target, client, *options["drop"]}]
+        features = self._features(list(table.columns))
         if not features:
             raise FedproofError(f"{path} has no columns besides '{target}' to learn from.")
         if client:
             clients = _client_names(table[client], path)
-        known = np.flatnonzero(table[target].notna().to_numpy())
+        known = np.flatnonzero(self._known(table[target]))
         if not len(known):
             raise FedproofError(f"column '{target}' of {path} is empty: nothing can be learned.")
         table = table[[*features, target]].take(known)
@@ -85,12 +98,35 @@ class Task(task.base.Task["pandas.DataFrame"]):
         """Return digests of all columns of the file, also of those that a run drops."""
         assert path is not None
         table, _ = tables.read_tables(path)
-        return table_digests(table)[table[self._target()].notna().to_numpy()]
+        return table_digests(table)[self._known(table[self._target()])]
 
     def columns(self, path: Path | None) -> list[str] | None:
-        """Return all columns of the table but those that are dropped."""
+        """Return all columns of the table that are used: not those that are dropped."""
         known = [] if path is None else tables.column_names(path)
-        return [name for name in known if name not in self.config.options["drop"]]
+        client = [self.config.client] if self.config.client else []
+        return [*self._features(known), self._target(), *client]
+
+    def derive_shared(self) -> Json:
+        """Return the declared columns, and the target's declared classes."""
+        if told := told_sums(self.config):
+            raise FedproofError(f"{told}.")
+        columns = {*self._named, *self._categories} - {self._target()}
+        return {
+            "columns": declared_columns([*columns], self._categories),
+            "target": self._declared_target(),
+        }
+
+    def _declared_target(self) -> Json:
+        name, kind = self._target(), self._kind
+        classes = sorted_classes(self._categories[name])
+        if kind == "regression" or (kind == "binary" and len(classes) > 2):
+            raise FedproofError(
+                f"task.categories.{name} names {len(classes)} classes, which task.kind={kind} does "
+                "not take: choose task.kind=multiclass, or leave them out."
+            )
+        if kind == "auto":
+            kind = "binary" if len(classes) == 2 else "multiclass"
+        return {"kind": kind, "classes": classes, "declared": True}
 
     def spec(self, shared: Mapping[str, Any]) -> ModelSpec:
         """Return the width of the agreed features, and one output or one per class."""
@@ -108,23 +144,26 @@ class Task(task.base.Task["pandas.DataFrame"]):
     def describe(self, train: pandas.DataFrame) -> Json:
         """Return the columns' kinds, categories and sums, and the target's classes or sums."""
         target = self._target()
-        features = [column for column in train.columns if column != target]
+        # Of what the experiment declares nothing is told.
+        features = [c for c in train.columns if c != target and c not in self._categories]
         # Missing values are filled with the federation's mean unless scaling is local.
         sums = self.config.scaling is not Scaling.local
         return {
             "columns": encoding.describe_columns(
                 train, features, self.config.options["categorical"], sums
             ),
-            "target": self._describe_target(train[target]),
+            "target": {} if target in self._categories else self._describe_target(train[target]),
         }
 
     def agree(self, descriptions: Sequence[Json]) -> Json:
         """Merge the columns, and settle what kind of target it is."""
-        columns = encoding.agree_columns([d["columns"] for d in descriptions])
+        told = encoding.agree_columns([d["columns"] for d in descriptions])
+        declared = declared_columns([*{*self._categories} - {self._target()}], self._categories)
+        columns = [*told, *declared]
         if not columns:
             raise FedproofError("all columns are empty at every client: nothing can be learned.")
         return {
-            "columns": columns,
+            "columns": sorted(columns, key=lambda column: str(column["name"])),
             "target": self._agree_target([d["target"] for d in descriptions]),
         }
 
@@ -151,8 +190,31 @@ class Task(task.base.Task["pandas.DataFrame"]):
     def _kind(self) -> str:
         return choice(self.config.options, "task.kind", KINDS)
 
+    @cached_property
+    def _categories(self) -> dict[str, list[str]]:
+        return declared_categories(self.config.options)
+
+    @property
+    def _named(self) -> list[str]:
+        return [str(name) for name in self.config.options.get("columns") or ()]
+
+    def _features(self, known: Sequence[str]) -> list[str]:
+        """Return the columns to learn from, of those that are there."""
+        options, others = self.config.options, {self._target(), self.config.client}
+        named = {*self._named, *self._categories} if self._named else {*known}
+        return [c for c in known if c in named - others - {*options["drop"]}]
+
+    def _known(self, target: pandas.Series[Any]) -> NDArray[np.bool_]:
+        """Tell which rows have a target: one of its classes, where those are declared."""
+        classes = self._categories.get(self._target())
+        if classes is None:
+            return np.asarray(target.notna().to_numpy())
+        return category_codes(target, classes) >= 0
+
     def _labels(self, target: pandas.Series[Any]) -> NDArray[np.int64] | None:
         """Return class numbers for splits and partitions on this machine; None for quantities."""
+        if declared := self._categories.get(self._target()):
+            return category_codes(target, sorted_classes(declared))
         if self._describe_target(target)["values"] is None:
             return None
         return np.unique(np.array(encoding.spell(target)), return_inverse=True)[1].astype(np.int64)
@@ -178,6 +240,8 @@ class Task(task.base.Task["pandas.DataFrame"]):
 
     def _agree_target(self, told: Sequence[Json]) -> Json:
         name, kind = self._target(), self._kind
+        if name in self._categories:
+            return self._declared_target()
         if len({d["numeric"] for d in told}) > 1:
             raise FedproofError(
                 f"the target '{name}' holds numbers at some clients and text at others: write it "
@@ -241,6 +305,9 @@ def _targets(values: pandas.Series[Any], agreed: Json) -> Tensor:
     if agreed["kind"] == "regression":
         standard = (encoding.numbers(values) - agreed["mean"]) / agreed["std"]
         return torch.from_numpy(standard.astype(np.float32))
+    if agreed.get("declared"):
+        codes = torch.from_numpy(category_codes(values, agreed["classes"]))
+        return codes.float() if agreed["kind"] == "binary" else codes
     place = {name: i for i, name in enumerate(agreed["classes"])}
     index = [place.get(str(text), -1) for text in encoding.spell(values)]
     if -1 in index:

@@ -151,7 +151,8 @@ def test_a_silo_tells_nothing_that_its_privacy_does_not_cover(
         nodes.append({"data": str(path), "state": str(tmp_path), "ledger": str(tmp_path / name)})
     # A server that calls itself a simulation, on silos with data of their own.
     run = ("task=tabular", "task.target=ill", "compare=true", "rounds=1", "task.scaling=local",
-           "task.kind=binary", "baselines.centralised=false", "train.batch_size=8")  # fmt: skip
+           "task.kind=binary", "baselines.centralised=false", "train.batch_size=8",
+           "task.columns=[age]", "task.categories.ill=[0,1]")  # fmt: skip
     assert set(baselines(federate(*run, nodes=nodes))["clients"]) == {"a", "b"}
     with pytest.raises(FedproofError, match=r"not covered by the run's privacy"):
         federate(*run, "privacy=record_dp", "privacy.sigma=1.0", nodes=nodes)
