@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message
 
-from client_app.answering import excused, reply
+from client_app.answering import reply
+from client_app.evaluating import Evaluating
 from client_app.gate import note
 from client_app.node import node_of
 from client_app.site import Site
-from client_app.training import Training, clocked
-from task.evaluation import Evaluated
-from task.profiling import Stopwatch
-from task.wire import Cohort, config
+from client_app.training import Training
+from task.wire import Cohort
 
 
 def describe_clients(message: Message, context: Context) -> Message:
@@ -48,41 +46,5 @@ def train_clients(message: Message, context: Context) -> Message:
 
 
 def evaluate_clients(message: Message, context: Context) -> Message:
-    """Evaluate on each client's held-out rows what it uses; answer metrics and sums."""
-
-    def answer(site: Site, cohort: Cohort) -> Cohort:
-        node = node_of(site)
-        torch.set_num_threads(node.settings.train.threads)
-        learner, secure = node.learner(cohort.header), site.secure(cohort.header)
-        store = node.personal_store(cohort.header)
-        parts: dict[str, RecordDict] = {}
-        errors: dict[str, str] = {}
-        clock = Stopwatch()
-        for client, told in cohort.parts.items():
-            with excused(errors, client), clock.stage("evaluation"):
-                with clock.stage("data"):
-                    data = learner.data(client)
-                note(client, len(data.test))
-                number = int(str(config(told, "config")["server-round"]))
-                with clock.stage("state"):
-                    kept = {} if store is None else store.load(client, number + 1)
-                models = learner.models(told["arrays"])
-                result = models.evaluate(client, data, kept, node.settings, number)
-                if secure is None:
-                    parts[client] = _answer(result, len(data.test))
-                else:
-                    parts[client], _ = secure.hidden(
-                        client, config(told, "secure"), torch.empty(0), 1, result.statistics
-                    )
-        return Cohort(parts, errors, clocked(node, clock))
-
-    return reply(message, context, answer)
-
-
-def _answer(result: Evaluated, rows: int) -> RecordDict:
-    return RecordDict(
-        {
-            "metrics": MetricRecord({"num-examples": rows, **result.metrics}),
-            "statistics": ConfigRecord({k: list(v) for k, v in result.statistics.items()}),
-        }
-    )
+    """Evaluate on each client's held-out rows what it uses; answer what may leave of that."""
+    return reply(message, context, lambda site, cohort: Evaluating(node_of(site), cohort).run())

@@ -14,12 +14,17 @@ from flwr.app import ConfigRecord
 
 from client_app.site import Site
 from conf.errors import FedproofError
+from task.privacy.accounting import Spend
 from task.privacy.base import Privacy, Released
 from task.privacy.client_dp import ClippedUpdate
 from task.privacy.distributed_dp import DistributedDP
+from task.privacy.evaluation import EvaluationNoise
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.policy import mechanism_of
 from task.secagg.seat import Seat
+
+EVALUATION = "evaluation"
+"""Of a ledger's line: what was released is sums over held-out rows."""
 
 
 @dataclass(frozen=True)
@@ -157,17 +162,72 @@ class Guard:
             spend = privacy.spend(dimension, seat.count, max(seat.threshold, seat.least))
             facts |= {"session": seat.root.hex(), "dimension": dimension}
         self._ledger(client).spend(Entry(privacy.unit, spend, facts), allows)
+        return self._told(spend, cost)
+
+    def _told(self, spend: Spend, cost: float) -> ConfigRecord:
+        """Return what the server is told of a release, and of the whole ledger's ε."""
+        assert self.privacy is not None
         return ConfigRecord(
             {
-                "unit": privacy.unit,
+                "unit": self.privacy.unit,
                 "sigma": spend.sigma,
                 "rate": spend.rate,
                 "steps": spend.steps,
-                "delta": privacy.delta,
+                "delta": self.privacy.delta,
                 "ledger-epsilon": cost,
-                "ledger-delta": self._policy.measured_at(privacy),
+                "ledger-delta": self._policy.measured_at(self.privacy),
             }
         )
+
+    def evaluation(
+        self, client: str, rows: int, moment: Moment
+    ) -> tuple[EvaluationNoise, ConfigRecord]:
+        """Write down a noised evaluation before its rows are read.
+
+        Parameters
+        ----------
+        client : str
+            Whose held-out rows they are.
+        rows : int
+            Its training rows, as everybody may know them.
+        moment : Moment
+            The round.
+
+        Returns
+        -------
+        EvaluationNoise, ConfigRecord
+            The noise, and what the server is told of it.
+
+        Raises
+        ------
+        FedproofError
+            If the budget does not allow it, or the run planned no more of them.
+        """
+        privacy = self.privacy
+        assert privacy is not None
+        noise = privacy.evaluation_noise(client, rows)
+        assert noise is not None
+        cost = 0.0
+
+        def allows(entries: Sequence[Entry]) -> None:
+            nonlocal cost
+            done = sum(
+                entry.facts.get("kind") == EVALUATION and entry.facts.get("run") == moment.run
+                for entry in entries
+            )
+            if done > privacy.evaluations:
+                raise FedproofError(
+                    f"the run plans {privacy.evaluations} evaluations, and client '{client}' has "
+                    "answered so many: no more are answered."
+                )
+            cost = self._policy.check(entries, privacy, client)
+
+        facts = {
+            "kind": EVALUATION, "run": moment.run, "segment": moment.segment,
+            "round": moment.number, "time": round(time.time()),
+        }  # fmt: skip
+        self._ledger(client).spend(Entry(privacy.unit, noise.spend, facts), allows)
+        return noise, self._told(noise.spend, cost)
 
     def settle(self, client: str, seat: Seat, contributors: int) -> None:
         """Write down what a secure sum costs once it is known whose noise it holds.
@@ -202,7 +262,8 @@ def _due(privacy: Privacy, entries: Sequence[Entry], moment: Moment) -> int:
     """
     if not privacy.sampled:
         return 1
-    written = (e.facts["round"] for e in entries if e.facts.get("segment") == moment.segment)
+    trained = (entry.facts for entry in entries if entry.facts.get("kind") != EVALUATION)
+    written = (facts["round"] for facts in trained if facts.get("segment") == moment.segment)
     return max(1, moment.number - max(written, default=moment.start))
 
 
@@ -210,6 +271,8 @@ def _require_separation(
     privacy: Privacy, entries: Sequence[Entry], moment: Moment, client: str
 ) -> None:
     for entry in entries:
+        if entry.facts.get("kind") == EVALUATION:
+            continue
         same = entry.facts.get("run") == moment.run and privacy.separation > 1
         if same and abs(moment.number - int(entry.facts["round"])) < privacy.separation:
             raise FedproofError(

@@ -23,7 +23,8 @@ from server_app.federation.validation import (
     same_metrics,
     sift,
 )
-from task.evaluation import add, plausible, pooled
+from server_app.noised import NoisedSums
+from task.evaluation import UNANSWERED, add, plausible, pooled
 from task.metric_names import CLUSTER, GLOBAL
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
 from task.worth.fairness import worst_tenth
@@ -58,6 +59,8 @@ class Evaluation:
     ) -> dict[str, Any]:
         """Ask the cohort; return the round's figures, and leave the clients' in `rows`.
 
+        Without ``held_out`` where silos' policies do not let them answer.
+
         Raises
         ------
         FedproofError
@@ -68,6 +71,8 @@ class Evaluation:
         replies = self._grid.send_and_receive(messages, timeout=timeout)
         shape = usual_shape(reply.content for reply in replies if reply.has_content())
         valid, failed = sift(replies, self._grid.name, self._taker(number, shape))
+        if not valid and UNANSWERED in failed.values():
+            return unanswered(failed)
         if not valid:
             raise FedproofError(f"round {number}: no client could evaluate ({reasons(failed)}).")
         weighted = strategy.aggregate_evaluate(number, same_metrics(valid))
@@ -92,6 +97,55 @@ class Evaluation:
                 del metrics[CLUSTER]
 
         return take
+
+
+class NoisedEvaluation:
+    """The evaluation of one model from sums that clients noised.
+
+    No client's own metrics are worked out: noise that all together bear hides a single one's.
+
+    Parameters
+    ----------
+    sums : NoisedSums
+        Where they are added up.
+    grid : ClientGrid
+        With the cohort to ask.
+    roster : Roster
+        How many held-out rows each client joined with.
+    """
+
+    def __init__(self, sums: NoisedSums, grid: ClientGrid, roster: Roster) -> None:
+        self._sums = sums
+        self._grid = grid
+        self._roster = roster
+        self.rows: Rows = []
+
+    def run(
+        self, strategy: Strategy, number: int, arrays: ArrayRecord, timeout: float
+    ) -> dict[str, Any]:
+        """Ask the cohort; return the round's figures, without ``held_out`` if nobody answered."""
+        config = ConfigRecord({"server-round": number})
+        messages = strategy.configure_evaluate(number, arrays, config, self._grid)
+        replies = self._grid.send_and_receive(messages, timeout=timeout)
+        valid, failed = sift(replies, self._grid.name, self._take)
+        if not valid:
+            return unanswered(failed)
+        spent = self._sums.spent((self._grid.name(reply), reply.content) for reply in valid)
+        facts = {"evaluated": len(valid), "evaluation_failed": failed}
+        return {"weighted": {}, "mean": {}, **facts, **self._sums.line(), **spent}
+
+    def _take(self, client: str, reply: Message) -> None:
+        rows = int(str(check_metrics(reply.content, self._roster.members[client].test)[WEIGHT]))
+        variance = self._sums.variance_of(reply.content)
+        # What clients say of their rows before is noised, too.
+        self._sums.add(check_statistics(reply.content), 2 * rows, variance)
+
+
+def unanswered(failed: dict[str, str]) -> dict[str, Any]:
+    """Return the line of an evaluation that no client answered."""
+    why = f"no client answered ({reasons(failed)})"
+    facts = {"evaluated": 0, "evaluation_failed": failed, "evaluation_abandoned": [why]}
+    return {"weighted": {}, "mean": {}, **facts}
 
 
 def shape_of(statistics: Statistics) -> Shape:

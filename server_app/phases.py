@@ -9,11 +9,12 @@ from typing import Any
 from conf.errors import FedproofError
 from conf.schema import Settings
 from server_app.asynchronous import AsyncTraining, unused
-from server_app.evaluating import Evaluation
+from server_app.evaluating import Evaluation, NoisedEvaluation
 from server_app.federation.flow import Flow
 from server_app.federation.grid import ClientGrid
 from server_app.federation.roster import Roster
 from server_app.federation.sampling import sample
+from server_app.noised import NoisedSums
 from server_app.privacy.account import Account
 from server_app.samplers import Sampler
 from server_app.samplers._live import Live
@@ -23,6 +24,7 @@ from server_app.secure.protection import collector_of
 from server_app.secure.training import SecureTraining
 from server_app.training import Training
 from task.objectives import Objective
+from task.privacy.evaluation import Evaluations
 from task.profiling import Stopwatch
 
 
@@ -99,7 +101,14 @@ class Phases:
         upcoming = partial(self._next, number, trained=True)
         return SecureTraining(self._collector, upcoming, *told, sum_suffices=False)
 
-    def evaluation(self, number: int, objective: Objective) -> Evaluation | SecureEvaluation:
+    def evaluates(self, number: int, *, last: bool) -> bool:
+        """Tell whether a round ends with an evaluation."""
+        due = last or number % self._settings.evaluate_every == 0
+        return due and self._account.evaluation is not Evaluations.none
+
+    def evaluation(
+        self, number: int, objective: Objective
+    ) -> Evaluation | NoisedEvaluation | SecureEvaluation:
         """Draw the cohort that evaluates in a round; return who evaluates with it.
 
         Raises
@@ -110,15 +119,21 @@ class Phases:
         if not self._roster.testable:
             raise FedproofError("no client has held-out rows: raise task.test_fraction.")
         self._grid.cohort = self._evaluators(number)
-        if self._collector is None:
-            return Evaluation(objective, self._grid, self._roster)
-        upcoming = partial(self._next, number, trained=False)
-        return SecureEvaluation(objective, self._grid, self._collector, upcoming)
+        noised = None
+        if self._account.evaluation is Evaluations.noised:
+            metric = self._settings.stop.metric or self._settings.task.metric
+            noised = NoisedSums(objective, metric, self._account)
+        if self._collector is not None:
+            upcoming = partial(self._next, number, trained=False)
+            return SecureEvaluation(objective, self._grid, self._collector, upcoming, noised)
+        if noised is not None:
+            return NoisedEvaluation(noised, self._grid, self._roster)
+        return Evaluation(objective, self._grid, self._roster)
 
     def _next(self, number: int, *, trained: bool) -> Purpose | None:
         """Return what comes after a round's training, or its evaluation, if that is known."""
         last = number == self._settings.rounds
-        if trained and (last or number % self._settings.evaluate_every == 0):
+        if trained and self.evaluates(number, last=last):
             return Purpose("evaluate", number, tuple(self._evaluators(number)))
         if last or not self._account.foreseeable:
             return None

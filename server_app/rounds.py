@@ -173,7 +173,7 @@ class RoundLoop:
             # Bytes tell how many were drawn: what is counted is the evaluation.
             down, up = self.grid.bytes_down, self.grid.bytes_up
         last = number == self.settings.rounds or self.account.exhausted
-        if number % self.settings.evaluate_every == 0 or last:
+        if self.phases.evaluates(number, last=last):
             line |= self._evaluate(number, arrays) | self.backdoor.success(arrays)
             if "held_out" in line:
                 self.selection.update(number, line["held_out"], arrays)
@@ -317,6 +317,7 @@ class RoundLoop:
             "clients": len(self.roster.members),
             "seconds": round(self.seconds, 3),
             **self.selection.summary(),
+            "evaluation": self.account.evaluation_facts(),
             **self.phases.end(),
             **self.account.summary(),
         }

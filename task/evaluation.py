@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from task.base import Examples
+from task.bounded import GRID
 from task.metric_names import GLOBAL
 from task.objectives import Metrics, Objective, Statistics
 
 BATCH = 512
+_FILLED = 64
+"""Rows of a batch whose sums get noise: always so many."""
+UNANSWERED = "evaluation is not answered under this silo's policy."
+"""All that a silo says that tells nothing of its held-out rows."""
 _LARGEST = 1e100
 """Of sums: their squares, and sums of those, are still numbers."""
 
@@ -88,6 +93,52 @@ def evaluate(module: nn.Module, examples: Examples, objective: Objective) -> Eva
     if outputs:
         return Evaluated(objective.metrics(torch.cat(outputs), examples.y), sums)
     return Evaluated(objective.pooled(sums), sums)
+
+
+@torch.inference_mode()
+def bounded_sums(
+    module: nn.Module, examples: Examples, objective: Objective, *, per_client: bool
+) -> Statistics:
+    """Return the sums that noise is added to: one more row moves them by a bounded amount.
+
+    Adding or removing one row moves the weighted vector (`task.bounded`) by no more than its
+    sensitivity; where it is the mean over rows, no client's is longer than that. Batches always
+    have as many rows, because kernels round a row's outputs otherwise in batches of another size:
+    one row more or less moves no other's part.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Looks at each row by itself in evaluation mode.
+    examples : Examples
+        Rows; may be none.
+    objective : Objective
+        Whose outputs and targets they are.
+    per_client : bool
+        Return the mean over the rows, not their sum.
+
+    Raises
+    ------
+    FedproofError
+        If the objective has no bounded sums.
+    """
+    module.eval()
+    bounded = objective.bounded()
+    sums = {name: torch.zeros(b.length, dtype=torch.float64) for name, b in bounded.blocks.items()}
+    batches = zip(torch.split(examples.x, _FILLED), torch.split(examples.y, _FILLED), strict=True)
+    for x, y in batches if len(examples) else ():
+        outputs = module(_filled(x))
+        losses = objective.loss(outputs, _filled(y))
+        count = len(x)
+        for name, part in bounded.contributions(outputs[:count], y, losses[:count]).items():
+            sums[name] += part.sum(0).cpu()
+    rows = max(len(examples), 1) if per_client else 1
+    return {name: ((total / rows * GRID).floor() / GRID).tolist() for name, total in sums.items()}
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """Return a whole batch: the first row again and again after the others."""
+    return torch.cat((rows, rows[:1].expand(_FILLED - len(rows), *rows.shape[1:])))
 
 
 def add(left: Statistics, right: Statistics) -> Statistics:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from conf.errors import FedproofError
+from task.bounded import Bounded, BoundedBinary, BoundedClasses, BoundedTokens
 from task.rank_metrics import rank_metrics
 
 Statistics = dict[str, list[float]]
@@ -95,6 +97,19 @@ class Objective(ABC):
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
         """Return one client's metrics; those undefined on its rows are left out."""
 
+    def bounded(self) -> Bounded:
+        """Return what single rows add to sums that get noise (``privacy.evaluation=noised``).
+
+        Raises
+        ------
+        FedproofError
+            If no bound on a row's part is known.
+        """
+        raise FedproofError(
+            f"privacy.evaluation=noised needs sums of which each row has a bounded part, and "
+            f"{type(self).__name__} has none: choose privacy.evaluation=none."
+        )
+
 
 class Binary(Objective):
     """Binary classification from one logit.
@@ -145,6 +160,9 @@ class Binary(Objective):
         loss = float(self.loss(outputs, targets).double().mean())
         decided = int((scores < 0).sum())
         return {"loss": loss} | rank_metrics(positives, negatives, decided)
+
+    def bounded(self) -> Bounded:
+        return BoundedBinary()
 
 
 class MultiClass(Objective):
@@ -215,6 +233,9 @@ class MultiClass(Objective):
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
         return self.pooled(self.statistics(outputs, targets))
 
+    def bounded(self) -> Bounded:
+        return BoundedClasses(self.classes)
+
 
 class NextToken(Objective):
     """Next-symbol prediction at every position of a sequence.
@@ -254,6 +275,9 @@ class NextToken(Objective):
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
         return self.pooled(self.statistics(outputs, targets))
+
+    def bounded(self) -> Bounded:
+        return BoundedTokens(self.IGNORED)
 
 
 class Regression(Objective):

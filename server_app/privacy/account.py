@@ -19,14 +19,20 @@ from server_app.federation.roster import Roster
 from server_app.federation.validation import InvalidAnswerError
 from server_app.secure.collected import HiddenSum
 from task.privacy.accounting import ACCOUNTANT, Spend, epsilon
+from task.privacy.evaluation import Evaluations
 from task.privacy.policy import mechanism_of
 
-EVALUATION = "held-out rows, on which models are evaluated, are not protected"
+HELD_OUT = {
+    Evaluations.exact: "held-out rows, on which models are evaluated, are not protected",
+    Evaluations.noised: "sums over held-out rows have noise of their own, which ε includes",
+    Evaluations.none: "nothing is told of held-out rows",
+}
+"""What becomes of held-out rows."""
 ASSUMPTIONS = {
     "record": "numbers of rows, and the columns and categories that clients agree on, are public; "
-    f"training losses are not sent; {EVALUATION}",
+    "training losses are not sent",
     "client": "numbers of rows are public; every client adds its own noise; training losses are "
-    f"not sent; {EVALUATION}",
+    "not sent",
 }
 STANDARDISED = (
     "the means and deviations by which each client standardises its own features are taken as given"
@@ -69,6 +75,7 @@ class Account:
         self._fraction = settings.federation.fraction
         self._compressed = settings.compression.name != "none"
         self._spends: dict[str, list[Spend]] = {}
+        self._evaluations: dict[str, list[Spend]] = {}
         self._ledgers: dict[str, float] = {}
 
     @property
@@ -102,7 +109,7 @@ class Account:
             Then.
         """
         if self._privacy is not None:
-            _spend_of(content)
+            spend_of(content)
 
     def check_hidden(self, content: RecordDict) -> None:
         """Refuse the same where the answer itself is hidden in a sum."""
@@ -122,24 +129,47 @@ class Account:
             return {}
         for client, content in answers:
             self._count(client, content)
-            cost = content["privacy"].get("ledger-epsilon")
-            if isinstance(cost, float) and math.isfinite(cost):
-                self._ledgers[client] = cost
+            self._stands(client, content)
         return {"privacy": self._facts()}
 
+    @property
+    def evaluation(self) -> Evaluations:
+        """What leaves of the clients' evaluations."""
+        return Evaluations.exact if self._privacy is None else self._privacy.evaluation
+
+    def evaluated(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
+        """Count noised evaluations; return a line's part on privacy."""
+        for client, content in answers:
+            spend = spend_of(content)
+            self._spends.setdefault(client, []).append(spend)
+            self._evaluations.setdefault(client, []).append(spend)
+            self._stands(client, content)
+        return {"privacy": self._facts()}
+
+    def _stands(self, client: str, content: RecordDict) -> None:
+        """Take note of what a client says that its ledger stands at."""
+        cost = content["privacy"].get("ledger-epsilon")
+        if isinstance(cost, float) and math.isfinite(cost):
+            self._ledgers[client] = cost
+
     def _count(self, client: str, content: RecordDict) -> None:
-        self._spends.setdefault(client, []).append(_spend_of(content))
+        self._spends.setdefault(client, []).append(spend_of(content))
 
     def summary(self) -> dict[str, Any]:
         """Return a summary's part on privacy, empty without any."""
         if self._privacy is None:
             return {}
-        return {"privacy": {**self._facts(), "assumptions": self._assumptions()}}
+        assumptions = f"{self._assumptions()}; {HELD_OUT[self.evaluation]}"
+        return {"privacy": {**self._facts(), "assumptions": assumptions}}
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         spends = {c: [astuple(s) for s in all_] for c, all_ in self._spends.items()}
-        return {"spends": spends, "ledgers": self._ledgers, "solved": self._solved}
+        evaluations = {c: [astuple(s) for s in all_] for c, all_ in self._evaluations.items()}
+        return {
+            "spends": spends, "evaluations": evaluations, "ledgers": self._ledgers,
+            "solved": self._solved,
+        }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any], tensors: Tensors) -> None:
         """Go on from a checkpoint.
@@ -156,6 +186,8 @@ class Account:
                 "or start a run with privacy.sigma."
             )
         self._spends = {c: [Spend(*s) for s in all_] for c, all_ in state["spends"].items()}
+        told = state["evaluations"].items()
+        self._evaluations = {c: [Spend(*s) for s in all_] for c, all_ in told}
         self._ledgers = dict(state["ledgers"])
 
     def tensors(self) -> Tensors:
@@ -167,6 +199,16 @@ class Account:
         unit = self._privacy.unit
         given = [STANDARDISED] if self._standardises and unit == "record" else []
         return "; ".join([*given, ASSUMPTIONS[unit]])
+
+    def evaluation_facts(self) -> dict[str, Any]:
+        """Return a summary's part on evaluation: what left, and what it cost."""
+        facts: dict[str, Any] = {"kind": str(self.evaluation), "says": HELD_OUT[self.evaluation]}
+        if self._privacy is not None and self.evaluation is Evaluations.noised:
+            delta, spends = self._privacy.delta, self._evaluations.values()
+            facts["evaluations"] = max(map(len, spends), default=0)
+            facts["sigma"] = min((s.sigma for each in spends for s in each), default=None)
+            facts["epsilon"] = round(max((epsilon(each, delta) for each in spends), default=0.0), 4)
+        return facts
 
     def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the ε of this run, and of all that is in the ledgers."""
@@ -193,7 +235,14 @@ class Account:
         return facts
 
 
-def _spend_of(content: Mapping[str, Any]) -> Spend:
+def spend_of(content: Mapping[str, Any]) -> Spend:
+    """Return what an answer says that it released.
+
+    Raises
+    ------
+    InvalidAnswerError
+        If it does not say so, or nothing costs that.
+    """
     record = content.get("privacy")
     if not isinstance(record, ConfigRecord):
         raise InvalidAnswerError("its answer does not say what privacy it cost")

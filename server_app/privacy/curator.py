@@ -20,7 +20,7 @@ from server_app.checkpoint import Tensors
 from server_app.federation.reduction import WEIGHT, NodeTotal, Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import InvalidAnswerError
-from server_app.privacy.account import EVALUATION, Account, Draw
+from server_app.privacy.account import Account, Draw, spend_of
 from server_app.privacy.distributed import DistributedAccount
 from server_app.secure.collected import HiddenSum
 from task.aggregation import quantum
@@ -173,6 +173,20 @@ class Curator(Account):
         self._recent = cohorts[max(0, len(cohorts) - self._client_dp.separation + 1) :]
         return super().add(known)
 
+    def evaluated(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
+        """Count noised evaluations; where cohorts are secret, of everybody alike.
+
+        What a client says that its ledger stands at would tell in how many rounds it was drawn.
+        """
+        if not self.secret:
+            return super().evaluated(answers)
+        spends = [spend_of(content) for _, content in answers]
+        spent = min(spends, key=lambda spend: spend.sigma)
+        facts = {"run": self._run, "kind": "evaluation", "time": round(time.time())}
+        self._ledger.spend(Entry(self._client_dp.unit, spent, facts), lambda _: None)
+        self._evaluations.setdefault(EVERYONE, []).append(spent)
+        return {"privacy": self._facts()}
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {**super().state(), "clip": self._clip, "recent": self._recent}
@@ -223,7 +237,7 @@ class Curator(Account):
         return super()._facts() | facts
 
     def _assumptions(self) -> str:
-        return "; ".join([_TRUST, *([_SECRET] if self.secret else []), EVALUATION])
+        return "; ".join([_TRUST, *([_SECRET] if self.secret else [])])
 
 
 class NoisedMean(Reduction):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conf.schema import Settings
 from server_app.federation.roster import Roster
-from server_app.privacy.account import EVALUATION, Account
+from server_app.privacy.account import Account
 from server_app.secure.collected import HiddenSum
 from task.privacy.base import below_share
 from task.privacy.distributed_dp import DistributedDP
@@ -52,5 +52,5 @@ class DistributedAccount(Account):
         return (
             "the server sees sums only, and each holds the noise of all whose updates it holds; "
             f"the noise of {self._distributed.colluders} of them may be known; that a client took "
-            f"part is no secret; {EVALUATION}"
+            "part is no secret"
         )

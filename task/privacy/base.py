@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from conf.errors import FedproofError
-from conf.schema import Settings
+from conf.schema import Select, Settings
 from task.disclosure import told_sums
-from task.options import INFINITY, real
-from task.privacy.accounting import RELATION, Spend, solve_sigma
+from task.options import INFINITY, choice, real
+from task.privacy.accounting import RELATION, Spend, epsilon, gaussian_sigma, solve_beside
+from task.privacy.evaluation import EvaluationNoise, Evaluations
 
 
 class Released(Protocol):
@@ -47,6 +48,10 @@ class Privacy(ABC):
         Whether a client shares the cost of rounds for which it was not drawn, in secret.
     separation : int
         Fewest rounds from one participation of a client to its next.
+    evaluation : Evaluations
+        What leaves of an evaluation.
+    evaluations : int
+        That a run plans, and a client answers at most, if they are noised.
 
     Raises
     ------
@@ -75,6 +80,11 @@ class Privacy(ABC):
         self.max_epsilon = INFINITY
         if options["max_epsilon"] is not None:
             self.max_epsilon = real(options, "privacy.max_epsilon", positive=True)
+        self.evaluation = Evaluations(choice(options, "privacy.evaluation", tuple(Evaluations)))
+        self._share = real(options, "privacy.evaluation_share", positive=True, below=1.0)
+        self.evaluations = -(-settings.rounds // settings.evaluate_every)
+        self._planned = settings.rounds
+        _require_evaluated(settings, self.evaluation)
         if told := told_sums(settings.task):
             raise FedproofError(f"privacy={name} does not noise what is told beforehand; {told}.")
 
@@ -103,8 +113,30 @@ class Privacy(ABC):
             If the settings do not fit it.
         """
 
+    def evaluation_noise(self, client: str, rows: int) -> EvaluationNoise | None:
+        """Return what protects each evaluation of a client with so many training rows, if any.
+
+        All planned evaluations together, taken alone, cost ``privacy.evaluation_share`` of
+        ``privacy.epsilon``, or of what the planned training alone costs where ``privacy.sigma`` is
+        given.
+
+        Raises
+        ------
+        FedproofError
+            If the settings do not fit it.
+        """
+        if self.evaluation is not Evaluations.noised:
+            return None
+        whole = self._value
+        if not self._solves:
+            whole = epsilon([self.over(self._planned, client, rows)], self.delta)
+        sigma = gaussian_sigma(self._share * whole, self.delta, self.evaluations)
+        return EvaluationNoise(sigma, per_client=self.unit == "client")
+
     def _noise(self, rate: float, steps: int) -> float:
         """Return the noise multiplier for so many steps at a sampling rate.
+
+        Planned evaluations that are noised are paid from the same ``privacy.epsilon``.
 
         Raises
         ------
@@ -113,10 +145,35 @@ class Privacy(ABC):
         """
         if not self._solves:
             return self._value
+        beside: tuple[Spend, ...] = ()
+        if self.evaluation is Evaluations.noised:
+            sigma = gaussian_sigma(self._share * self._value, self.delta, self.evaluations)
+            beside = (Spend(sigma, 1.0, self.evaluations),)
         try:
-            return solve_sigma(self._value, self.delta, rate, steps)
+            return solve_beside(self._value, self.delta, rate, steps, beside)
         except ValueError as error:
             raise FedproofError(f"privacy.epsilon={self._value:g}: {error}.") from None
+
+
+def _require_evaluated(settings: Settings, evaluation: Evaluations) -> None:
+    """Refuse what needs figures that ``privacy.evaluation`` does not let out.
+
+    Raises
+    ------
+    FedproofError
+        Then.
+    """
+    goes_by_them = settings.stop.patience or settings.select is Select.best
+    if evaluation is Evaluations.none and goes_by_them:
+        raise FedproofError(
+            "privacy.evaluation=none tells nothing of held-out rows, and stop.patience and "
+            "select=best go by them: leave those out, or choose privacy.evaluation=noised."
+        )
+    if evaluation is not Evaluations.exact and settings.compare:
+        raise FedproofError(
+            "compare=true tells exact figures of single clients' held-out rows: leave it out, or, "
+            f"in a simulation, take privacy.evaluation=exact in place of {evaluation}."
+        )
 
 
 def quantile(options: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -105,6 +105,12 @@ class Policy:
             told = _STRICT | told
         return cls(**{key: value for key, value in told.items() if value != ANY}, rules=rules)
 
+    @property
+    def demands_privacy(self) -> bool:
+        """Whether nothing that depends on rows may leave without noise."""
+        bounded = self.needs_privacy and self.max_epsilon < INFINITY
+        return self.privacy is not None or bounded
+
     def require(self, settings: Settings) -> None:
         """Refuse a run without the mechanism that is demanded, or that asks for too much.
 

@@ -1,0 +1,268 @@
+"""What single rows contribute to sums that get noise: vectors whose length has a bound.
+
+An evaluation under privacy releases such sums. Each row adds one vector, made of blocks (which
+outcome it had, where its score lies, its loss); no block of a row is longer than 1, and each is
+multiplied by a weight, so adding or removing a row moves the whole by no more than `sensitivity`.
+Whatever a model answers for a row, infinity and NaN included, makes such a vector of the same
+shape. Values are multiples of 2^-20: sums of them are exact, in whatever order.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from task.rank_metrics import rank_metrics
+
+GRID = 2.0**20
+"""Contributions are multiples of 1 / GRID."""
+_LARGE = 1e30
+"""In place of an infinite output: finite, and beyond all others that count."""
+_GUESSES = 4.0
+"""Losses are clipped at so many times that of guessing."""
+_SEEN = 2.0
+"""A class counts in ``f1_macro`` from so many standard deviations of its count's noise on."""
+Contributions = dict[str, Tensor]
+"""By block, what each row adds to it: float64, shape (n, length)."""
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One part of a row's vector.
+
+    Attributes
+    ----------
+    length : int
+        Of it.
+    weight : float
+        What it is multiplied by before noise is added: a larger weight is less noise for this
+        block, and more for the others.
+    """
+
+    length: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Metrics from noised sums.
+
+    Attributes
+    ----------
+    metrics : dict of str to float
+        As far as they can be told from the noise.
+    errors : dict of str to float
+        Standard error that the noise gives some of them (delta method).
+    """
+
+    metrics: Figures
+    errors: Figures
+
+
+class Bounded(ABC):
+    """Bounded contributions of one kind of target, and the metrics of their noised sums."""
+
+    right: ClassVar[tuple[int, ...]] = (0,)
+    wrong: ClassVar[tuple[int, ...]] = (1,)
+    """Which entries of ``outcomes`` say that a row was predicted right, or wrong."""
+    most_loss: float
+    """Loss that no row has more of."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Mapping[str, Block]:
+        """Blocks by name; ``outcomes`` and ``loss`` among them."""
+
+    @property
+    def sensitivity(self) -> float:
+        """L2 norm that no row's weighted vector exceeds."""
+        return math.sqrt(sum(block.weight**2 for block in self.blocks.values()))
+
+    def contributions(self, outputs: Tensor, targets: Tensor, losses: Tensor) -> Contributions:
+        """Return what each row adds.
+
+        Parameters
+        ----------
+        outputs, targets : Tensor
+            As the objective takes them; outputs may be infinite or NaN.
+        losses : Tensor, shape (n,)
+            Of each row; may be infinite or NaN.
+        """
+        outputs = outputs.double().nan_to_num(nan=0.0, posinf=_LARGE, neginf=-_LARGE)
+        losses = losses.double().nan_to_num(nan=self.most_loss).clamp(0.0, self.most_loss)
+        parts = self._parts(outputs, targets) | {"loss": (losses / self.most_loss).unsqueeze(1)}
+        return {name: (part * GRID).floor() / GRID for name, part in parts.items()}
+
+    @abstractmethod
+    def _parts(self, outputs: Tensor, targets: Tensor) -> Contributions:
+        """Return all blocks but the loss, of finite outputs."""
+
+    def read(self, sums: Mapping[str, list[float]], deviation: float) -> Noised:
+        """Return the metrics of the rows behind noised sums; none where noise hides the rows.
+
+        Parameters
+        ----------
+        sums : mapping of str to list of float
+            By block.
+        deviation : float
+            Standard deviation of the noise in a block of weight 1.
+        """
+        outcomes = sums["outcomes"]
+        right, wrong = (sum(outcomes[i] for i in part) for part in (self.right, self.wrong))
+        count, noise = right + wrong, deviation / self.blocks["outcomes"].weight
+        # The noise of as many entries as are added up.
+        if not count > _SEEN * noise * math.sqrt(len(self.right) + len(self.wrong)):
+            return Noised({}, {})
+        accuracy = min(max(right / count, 0.0), 1.0)
+        loss = min(max(sums["loss"][0] / count, 0.0), 1.0)
+        variance = len(self.right) * (1 - accuracy) ** 2 + len(self.wrong) * accuracy**2
+        spread = math.hypot(
+            deviation / self.blocks["loss"].weight,
+            loss * noise * math.sqrt(len(self.right) + len(self.wrong)),
+        )
+        errors = {
+            "accuracy": noise * math.sqrt(variance) / count,
+            "loss": self.most_loss * spread / count,
+        }
+        metrics = {"loss": self.most_loss * loss, "accuracy": accuracy}
+        return Noised(metrics | self._others(sums, deviation), errors)
+
+    @abstractmethod
+    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
+        """Return what is reported besides accuracy and loss."""
+
+
+class BoundedBinary(Bounded):
+    """Of one logit: a confusion matrix, and a coarse histogram of predicted probabilities."""
+
+    BINS = 16
+    right = (0, 3)
+    wrong = (1, 2)
+    most_loss = _GUESSES * math.log(2)
+    blocks: ClassVar[Mapping[str, Block]] = {
+        "outcomes": Block(4, 1.0),
+        "scores": Block(2 * BINS, 0.7),
+        "loss": Block(1, 0.5),
+    }
+
+    def _parts(self, outputs: Tensor, targets: Tensor) -> Contributions:
+        logits, positive = outputs.reshape(-1), targets.reshape(-1).bool().long()
+        cell = 2 * positive + (logits >= 0)
+        bins = (logits.sigmoid() * self.BINS).long().clamp(0, self.BINS - 1)
+        return {
+            "outcomes": _one_hot(cell, 4),
+            "scores": _one_hot(positive * self.BINS + bins, 2 * self.BINS),
+        }
+
+    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
+        del deviation
+        true_negatives, false_positives, false_negatives, hits = (
+            max(value, 0.0) for value in sums["outcomes"]
+        )
+        positives, negatives = false_negatives + hits, true_negatives + false_positives
+        if not positives:
+            return {}
+        found = {"f1": 2 * hits / (hits + positives + false_positives)}
+        scores = torch.tensor(sums["scores"], dtype=torch.float64)
+        # Noise makes some bins negative: the nearest histograms that hold as many rows as counted.
+        ranked = rank_metrics(
+            on_simplex(scores[self.BINS :], positives),
+            on_simplex(scores[: self.BINS], negatives),
+            self.BINS // 2,
+        )
+        return found | {key: ranked[key] for key in ("average_precision", "auroc") if key in ranked}
+
+
+class BoundedClasses(Bounded):
+    """Of one among some classes: right or wrong, and counts by class."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self.most_loss = _GUESSES * math.log(max(classes, 2))
+
+    @property
+    def blocks(self) -> Mapping[str, Block]:
+        """Blocks by name."""
+        counts = dict.fromkeys(("support", "predicted", "hits"), Block(self._classes, 0.5))
+        return {"outcomes": Block(2, 1.0), "loss": Block(1, 0.5), **counts}
+
+    def _parts(self, outputs: Tensor, targets: Tensor) -> Contributions:
+        predicted = outputs.argmax(1)
+        right = (predicted == targets).double().unsqueeze(1)
+        support = _one_hot(targets, self._classes)
+        return {
+            "outcomes": torch.cat((right, 1 - right), 1),
+            "support": support,
+            "predicted": _one_hot(predicted, self._classes),
+            "hits": support * right,
+        }
+
+    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
+        least = _SEEN * deviation / self.blocks["support"].weight
+        scores = [
+            2 * min(max(hits, 0.0), support) / (support + max(predicted, 0.0))
+            for hits, support, predicted in zip(
+                *(sums[name] for name in ("hits", "support", "predicted")), strict=True
+            )
+            if support > least
+        ]
+        return {"f1_macro": min(1.0, sum(scores) / len(scores))} if scores else {}
+
+
+class BoundedTokens(Bounded):
+    """Of sequences, each a row: its share of tokens that were predicted, and its mean loss.
+
+    Every sequence counts the same, however many of its positions are padding.
+
+    Parameters
+    ----------
+    ignored : int
+        Target of a position that counts in nothing.
+    """
+
+    most_loss = 10.0
+    blocks: ClassVar[Mapping[str, Block]] = {"outcomes": Block(2, 1.0), "loss": Block(1, 0.5)}
+
+    def __init__(self, ignored: int) -> None:
+        self._ignored = ignored
+
+    def _parts(self, outputs: Tensor, targets: Tensor) -> Contributions:
+        counted = targets != self._ignored
+        hits = ((outputs.argmax(-1) == targets) & counted).sum(1)
+        share = (hits / counted.sum(1).clamp_min(1)).double()
+        return {"outcomes": torch.stack((share, 1 - share), 1)}
+
+    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
+        del deviation
+        count = sum(sums["outcomes"])
+        loss = self.most_loss * min(max(sums["loss"][0] / count, 0.0), 1.0)
+        return {"perplexity": math.exp(loss)}
+
+
+def on_simplex(values: Tensor, total: float) -> Tensor:
+    """Return the nearest vector without negative entries whose sum is `total`.
+
+    Euclidean projection by sorting (Held, Wolfe and Crowder 1974; Duchi et al. 2008, fig. 1).
+
+    Parameters
+    ----------
+    values : Tensor of float64, shape (k,)
+        Any.
+    total : float
+        At least 0.
+    """
+    ordered = values.sort(descending=True).values
+    above = (ordered.cumsum(0) - total) / torch.arange(1, len(values) + 1, dtype=values.dtype)
+    last = max(int((ordered > above).sum()) - 1, 0)
+    return (values - above[last]).clamp_min(0.0)
+
+
+def _one_hot(places: Tensor, length: int) -> Tensor:
+    return torch.nn.functional.one_hot(places, length).double()
