@@ -15,7 +15,7 @@ from client_app.guard import Moment
 from client_app.node import Node
 from client_app.training import clocked
 from conf.errors import FedproofError
-from task.evaluation import UNANSWERED, bounded_sums
+from task.evaluation import UNANSWERED, bounded_of, bounded_sums
 from task.objectives import Metrics, Statistics
 from task.privacy.evaluation import Evaluations
 from task.privacy.noise import SecureNoise
@@ -58,16 +58,16 @@ class Evaluating:
         with self._clock.stage("data"):
             data = self._learner.data(client)
         note(client, len(data.test))
-        number, kept = self._moment(client).number, self._kept(client)
+        number, kept = self._number(client), self._kept(client)
         models = self._learner.models(self._cohort.parts[client]["arrays"])
         result = models.evaluate(client, data, kept, self._node.settings, number)
         return self._answer(client, len(data.test), result.metrics, result.statistics)
 
     def _noised(self, client: str) -> RecordDict:
         """Return sums with noise, which were written into the ledger before rows were read."""
-        learner, moment = self._learner, self._moment(client)
+        learner, moment = self._learner, Moment.of(self._cohort.header, self._number(client))
         module = learner.models(self._cohort.parts[client]["arrays"]).own(self._kept(client)).module
-        bounded = learner.objective.bounded()
+        bounded = bounded_of(learner.objective)
         rows, held_out = public_size(self._node, client)
         noise, told = self._node.guard.evaluation(client, rows, moment)
         with self._clock.stage("data"):
@@ -90,15 +90,16 @@ class Evaluating:
             }
         )
 
-    def _moment(self, client: str) -> Moment:
-        number = int(str(config(self._cohort.parts[client], "config")["server-round"]))
-        return Moment.of(self._cohort.header, number)
+    def _number(self, client: str) -> int:
+        """Return the number of the round."""
+        return int(str(config(self._cohort.parts[client], "config")["server-round"]))
 
     def _kept(self, client: str) -> dict[str, torch.Tensor]:
         """Return what the client keeps of its own model."""
         with self._clock.stage("state"):
-            number = self._moment(client).number
-            return {} if self._store is None else self._store.load(client, number + 1)
+            if self._store is None:
+                return {}
+            return self._store.load(client, self._number(client) + 1)
 
 
 def evaluations_of(node: Node) -> Evaluations:

@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 
 from server_app.federation.validation import InvalidAnswerError
 from server_app.privacy.account import Account, spend_of
-from task.evaluation import add
+from task.evaluation import add, bounded_of
 from task.objectives import Objective, Statistics
 
 _BEYOND = 10.0
@@ -31,7 +31,7 @@ class NoisedSums:
     """
 
     def __init__(self, objective: Objective, metric: str, account: Account) -> None:
-        self._bounded = objective.bounded()
+        self._bounded = bounded_of(objective)
         self._metric = metric
         self._account = account
         self._variance = 0.0

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from conf.errors import FedproofError
 from task.base import Examples
-from task.bounded import GRID
+from task.bounded import GRID, Bounded
 from task.metric_names import GLOBAL
 from task.objectives import Metrics, Objective, Statistics
 
@@ -123,7 +124,7 @@ def bounded_sums(
         If the objective has no bounded sums.
     """
     module.eval()
-    bounded = objective.bounded()
+    bounded = bounded_of(objective)
     sums = {name: torch.zeros(b.length, dtype=torch.float64) for name, b in bounded.blocks.items()}
     batches = zip(torch.split(examples.x, _FILLED), torch.split(examples.y, _FILLED), strict=True)
     for x, y in batches if len(examples) else ():
@@ -134,6 +135,22 @@ def bounded_sums(
             sums[name] += part.sum(0).cpu()
     rows = max(len(examples), 1) if per_client else 1
     return {name: ((total / rows * GRID).floor() / GRID).tolist() for name, total in sums.items()}
+
+
+def bounded_of(objective: Objective) -> Bounded:
+    """Return what single rows add to sums that get noise.
+
+    Raises
+    ------
+    FedproofError
+        If no bound on a row's part is known.
+    """
+    if objective.bounded is None:
+        raise FedproofError(
+            "privacy.evaluation=noised needs sums of which each row has a bounded part, and "
+            f"{type(objective).__name__} has none: choose privacy.evaluation=none."
+        )
+    return objective.bounded
 
 
 def _filled(rows: Tensor) -> Tensor:

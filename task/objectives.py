@@ -4,8 +4,7 @@ Held-out metrics over all clients are computed without moving rows: each client 
 (`Objective.statistics`: counts, confusion counts, score histograms), the sums are added, and
 `Objective.pooled` turns them into the figure that scikit-learn would give on the union of the
 held-out rows (rank metrics up to the width of a histogram bin). A client's own figures come
-from `Objective.metrics`. Both use scikit-learn's names and definitions; scikit-learn itself is the
-oracle of the tests, and not imported here, because that takes as long as importing torch.
+from `Objective.metrics`. Both use scikit-learn's names and definitions, the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -19,15 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from conf.errors import FedproofError
 from task.bounded import Bounded, BoundedBinary, BoundedClasses, BoundedTokens
 from task.rank_metrics import rank_metrics
 
 Statistics = dict[str, list[float]]
 Metrics = dict[str, float]
 Derivative = Callable[[int, Tensor], tuple[Tensor, Tensor]]
-"""From a step and its outputs, shape (models, batch, ...): each model's loss, and the derivative
-of their sum by the outputs."""
+"""From a step and outputs, shape (models, batch, ...): each loss, the sum's derivative by them."""
 
 SCORE_BINS = 1024
 SCORE_RANGE = 12.0
@@ -45,6 +42,7 @@ class Objective(ABC):
     """Sums that are whole numbers."""
     rows: ClassVar[tuple[str, ...]] = ()
     """Those of them that add up to the number of rows."""
+    bounded: Bounded | None = None  # What rows add to sums that get noise, if that is bounded.
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Derive a loss of its own by itself: what a parent wrote out is the parent's loss's."""
@@ -93,22 +91,9 @@ class Objective(ABC):
     def pooled(self, sums: Mapping[str, list[float]]) -> Metrics:
         """Return the metrics of the union of the rows behind `sums`."""
 
-    @abstractmethod
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
         """Return one client's metrics; those undefined on its rows are left out."""
-
-    def bounded(self) -> Bounded:
-        """Return what single rows add to sums that get noise (``privacy.evaluation=noised``).
-
-        Raises
-        ------
-        FedproofError
-            If no bound on a row's part is known.
-        """
-        raise FedproofError(
-            f"privacy.evaluation=noised needs sums of which each row has a bounded part, and "
-            f"{type(self).__name__} has none: choose privacy.evaluation=none."
-        )
+        return self.pooled(self.statistics(outputs, targets))
 
 
 class Binary(Objective):
@@ -120,6 +105,7 @@ class Binary(Objective):
 
     counts = frozenset({"positives", "negatives"})
     rows = ("positives", "negatives")
+    bounded = BoundedBinary()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logits = outputs.reshape(-1)
@@ -161,9 +147,6 @@ class Binary(Objective):
         decided = int((scores < 0).sum())
         return {"loss": loss} | rank_metrics(positives, negatives, decided)
 
-    def bounded(self) -> Bounded:
-        return BoundedBinary()
-
 
 class MultiClass(Objective):
     """Classification among `classes`.
@@ -178,6 +161,7 @@ class MultiClass(Objective):
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
+        self.bounded = BoundedClasses(classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(outputs, targets, reduction="none")
@@ -230,12 +214,6 @@ class MultiClass(Objective):
             "f1_macro": float(f1.mean()),
         }
 
-    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
-        return self.pooled(self.statistics(outputs, targets))
-
-    def bounded(self) -> Bounded:
-        return BoundedClasses(self.classes)
-
 
 class NextToken(Objective):
     """Next-symbol prediction at every position of a sequence.
@@ -247,6 +225,7 @@ class NextToken(Objective):
     IGNORED = -100
     needs_outputs = False
     counts = frozenset({"hits", "tokens"})
+    bounded = BoundedTokens(IGNORED)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         losses = functional.cross_entropy(
@@ -272,12 +251,6 @@ class NextToken(Objective):
             "accuracy": sums["hits"][0] / tokens,
             "perplexity": math.exp(min(loss, 700.0)),
         }
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
-        return self.pooled(self.statistics(outputs, targets))
-
-    def bounded(self) -> Bounded:
-        return BoundedTokens(self.IGNORED)
 
 
 class Regression(Objective):
@@ -317,9 +290,6 @@ class Regression(Objective):
         if spread > 0:
             result["r2"] = 1 - sums["squares"][0] / spread
         return result
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
-        return self.pooled(self.statistics(outputs, targets))
 
 
 LOWER_IS_BETTER = frozenset(

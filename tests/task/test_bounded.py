@@ -11,7 +11,7 @@ from torch import nn
 from conf.errors import FedproofError
 from task.base import Examples
 from task.bounded import GRID, BoundedBinary, on_simplex
-from task.evaluation import bounded_sums
+from task.evaluation import bounded_of, bounded_sums
 from task.objectives import Binary, MultiClass, NextToken, Objective, Regression
 
 OBJECTIVES: list[Objective] = [Binary(), MultiClass(5), NextToken()]
@@ -41,7 +41,7 @@ def test_no_row_contributes_more_than_the_sensitivity(objective, data):
     shape, targets = shapes(objective, 4)
     values = st.one_of(st.sampled_from(ODD), st.floats(width=32))
     outputs = torch.from_numpy(data.draw(arrays.arrays(np.float32, shape, elements=values)))
-    bounded = objective.bounded()
+    bounded = bounded_of(objective)
     losses = objective.loss(outputs, targets)
     parts = bounded.contributions(outputs, targets, losses)
     assert {n: p.shape[1] for n, p in parts.items()} == {
@@ -63,7 +63,7 @@ def test_without_noise_the_metrics_are_those_of_the_rows(objective):
         # Where all rows are as long, a mean over rows is one over tokens.
         targets[0] = targets[1]
     outputs = torch.randn(shape)
-    bounded = objective.bounded()
+    bounded = bounded_of(objective)
     parts = bounded.contributions(outputs, targets, objective.loss(outputs, targets))
     sums = {name: part.sum(0).tolist() for name, part in parts.items()}
     found, expected = bounded.read(sums, 0.0), objective.metrics(outputs, targets)
@@ -81,7 +81,7 @@ def test_standard_errors_are_those_of_many_draws():
     for objective in OBJECTIVES:
         shape, targets = shapes(objective, 500)
         outputs = torch.randn(shape)
-        bounded = objective.bounded()
+        bounded = bounded_of(objective)
         parts = bounded.contributions(outputs, targets, objective.loss(outputs, targets))
         exact = {name: part.sum(0).numpy() for name, part in parts.items()}
         drawn, deviation = [], 8.0
@@ -104,7 +104,7 @@ def test_standard_errors_are_those_of_many_draws():
 @given(st.data())
 def test_whatever_noise_leaves_metrics_are_possible(data):
     for objective in OBJECTIVES:
-        bounded = objective.bounded()
+        bounded = bounded_of(objective)
         number = st.floats(-1e6, 1e6)
         sums = {
             name: data.draw(st.lists(number, min_size=b.length, max_size=b.length))
@@ -124,9 +124,7 @@ def test_noise_that_hides_all_rows_tells_nothing():
     assert bounded.read(few | {"outcomes": [5.0, 5.0, 5.0, 5.0]}, 10.0).metrics == {}
 
 
-@given(
-    st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(0, 100), st.integers(0, 9)
-)
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(0, 100), st.integers(0, 9))
 def test_the_projection_is_the_nearest_of_all(values, total, seed):
     vector = torch.tensor(values, dtype=torch.float64)
     found = on_simplex(vector, total)
@@ -138,7 +136,7 @@ def test_the_projection_is_the_nearest_of_all(values, total, seed):
 
 def test_an_objective_without_bounds_is_refused():
     with pytest.raises(FedproofError, match="Regression has none: choose privacy.evaluation=none"):
-        Regression().bounded()
+        bounded_of(Regression())
 
 
 def network(width: int) -> nn.Module:
@@ -150,7 +148,7 @@ def network(width: int) -> nn.Module:
 def test_one_row_more_moves_the_sums_by_its_own_part(rows):
     """Also where kernels would round other rows' outputs otherwise, right at the edge of a bin."""
     module, objective = network(1), Binary()
-    bounded = objective.bounded()
+    bounded = bounded_of(objective)
     with torch.no_grad():
         # Every logit is where rounding decides on which side of 0 it lies.
         module[2].bias.zero_()
@@ -170,7 +168,7 @@ def test_one_row_more_moves_the_sums_by_its_own_part(rows):
 def test_a_clients_mean_is_as_long_as_one_row_at_most():
     module, objective = network(5), MultiClass(5)
     x, y = torch.randn(300, 13), torch.zeros(300, dtype=torch.long)
-    bounded = objective.bounded()
+    bounded = bounded_of(objective)
     mean = bounded_sums(module, Examples(x, y), objective, per_client=True)
     assert np.linalg.norm(weighted(mean, bounded)) <= bounded.sensitivity
     whole = bounded_sums(module, Examples(x, y), objective, per_client=False)
