@@ -56,8 +56,9 @@ class Node:
         self.site = site
         self.settings = site.settings
         self.source = DataSource(
-            site.settings, site.data, site.name, *site.share, whole=site.policy.one_client
-        )
+            site.settings, site.data, site.name, *site.share,
+            split_key=site.split_key, pin=site.pin_split, whole=site.policy.one_client,
+        )  # fmt: skip
         self.guard = Guard(site)
         self.personalization = personalization_of(site.settings)
 

@@ -22,12 +22,15 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.audit import AuditLog
+from task.held_out import pin_split, split_key
 from task.privacy.policy import Policy
 from task.privacy.source_index import SourceIndex, SourceState
 from task.secagg.seat import Seat
 from task.secure import Protection, protection_of
 from task.secure.he import HE
 
+SEEDED = "seed"
+"""What ``held-out`` of a node config must be for that."""
 _PLACES = ("data", "state", "ledger", "identity", "roster")
 
 
@@ -47,6 +50,9 @@ class Site:
         Of its one client.
     share : (int, int)
         Without data of its own: it serves every so manieth client, from which one on.
+    seeded_split : bool
+        Whether the run's seed draws the held-out rows even though the data are its own: to
+        compare a silo with a simulation, on rows that need no protection.
 
     Raises
     ------
@@ -61,9 +67,12 @@ class Site:
         places: tuple[Path | None, ...],
         name: str | None,
         share: tuple[int, int],
+        *,
+        seeded_split: bool = False,
     ) -> None:
         policy.require(settings)
         self.settings, self.policy = settings, policy
+        self.seeded_split = seeded_split
         self.name, self.share = name, share
         self.data, *kept, identity, roster = places
         # A silo's disk is not the server's to choose a place on.
@@ -103,6 +112,24 @@ class Site:
     def source_secret(self) -> bytes:
         """The silo's secret key of 256 bits, kept beside its ledgers."""
         return self.sources.secret
+
+    @property
+    def split_key(self) -> bytes | None:
+        """Key by which the silo holds rows out; None where the run's seed draws them."""
+        if self.data is None or self.seeded_split:
+            return None
+        return split_key(self.source_secret)
+
+    def pin_split(self, rule: str) -> None:
+        """Refuse a private run that holds out other rows than those before it did.
+
+        Raises
+        ------
+        FedproofError
+            Then.
+        """
+        if self.data is not None and self.settings.privacy.name != "none":
+            pin_split(self.ledgers / f"{self.source_id}.split", rule)
 
     @cached_property
     def protection(self) -> Protection | None:
@@ -159,7 +186,9 @@ def site_of(context: Context) -> Site:
     ``audit`` (its audit log, see `audit_of`);
     ``identity`` and ``roster`` (the clients' signing key, and those of all clients that they know);
     ``policy`` (a file), ``privacy``, ``placement``, ``max-epsilon``, ``delta``, ``aggregation``,
-    ``min-cohort`` and ``threshold`` (`Policy`). Files that have changed make another site.
+    ``min-cohort`` and ``threshold`` (`Policy`); ``held-out="seed"`` lets the run's seed draw the
+    held-out rows, for tests of a silo against a simulation. Files that have changed make another
+    site.
     """
     config = context.node_config
     places = tuple(
@@ -171,6 +200,7 @@ def site_of(context: Context) -> Site:
         places,
         None if "client" not in config else str(config["client"]),
         (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
+        seeded_split=config.get("held-out") == SEEDED,
         stamps=tuple(_stamp(path) for path in (places[0], *places[3:]) if path is not None),
     )
     simulated = "partition-id" in config and site.data is None
@@ -197,6 +227,7 @@ def _site(
     name: str | None,
     share: tuple[int, int],
     *,
+    seeded_split: bool,
     stamps: tuple[object, ...],
 ) -> Site:
-    return Site(compose(overrides), policy, places, name, share)
+    return Site(compose(overrides), policy, places, name, share, seeded_split=seeded_split)

@@ -56,7 +56,7 @@ def test_a_query_lists_clients(context):
     assert listing["clients"] == HOSPITALS
     rows = [sum(sizes) for sizes in zip(listing["train"], listing["test"], strict=True)]
     assert rows == [303, 294, 123, 200]
-    assert set(listing["describes"]["va"]) == {"count", "sum", "squares"}
+    assert set(listing["describes"]["va"]) == {"count", "mean", "remainder", "deviations"}
     assert answer.header["config"] == site_of(context).digests["config"]
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from tests.client_app.silo import CLIENT, OPEN, Silo, nothing_left
+from tests.client_app.silo import CLIENT, OPEN, SEEDED, Silo, nothing_left
 
 
 @pytest.fixture
 def silo(tmp_path: Path) -> Silo:
-    return Silo(tmp_path)
+    return Silo(tmp_path, extra=SEEDED)
 
 
 def test_metrics_leave_as_the_policy_says(tmp_path):

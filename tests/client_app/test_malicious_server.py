@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from client_app.node import node_of
+from client_app.site import site_of
+from conf.errors import FedproofError
 from task.audit import ANSWERED, REFUSED
 from task.parcel import PARCEL, wrap
 from task.wire import Cohort
-from tests.client_app.silo import CLIENT, KINDS, OPEN, Silo, nothing_left
+from tests.client_app.silo import CLIENT, KINDS, OPEN, SEEDED, Silo, nothing_left
 
 
 @pytest.fixture
 def silo(tmp_path: Path) -> Silo:
-    return Silo(tmp_path)
+    return Silo(tmp_path, extra=SEEDED)
 
 
 def with_policy(folder: Path, more: str, **extra: object) -> Silo:
@@ -282,3 +285,18 @@ def test_a_cohort_of_one_is_no_sum(tmp_path):
             answer = silo.ask(kind, overrides, {CLIENT: part})
             nothing_left(answer, silo)
             assert reason in silo.last.reason
+
+
+def test_a_run_chooses_neither_which_rows_are_held_out_nor_how_many(tmp_path):
+    """The attack: evaluations under two seeds or fractions cover rows that are trained on."""
+    silo = Silo(tmp_path)
+    private = "privacy=record_dp privacy.sigma=2 task.scaling=local"
+    sources = [
+        node_of(site_of(silo.context(f"{private} seed={seed}"))).source for seed in (0, 1, 2)
+    ]
+    first, *others = (source.split(CLIENT)[1] for source in sources)
+    assert 30 < len(first) < 130
+    assert all(np.array_equal(held_out, first) for held_out in others)
+    other = node_of(site_of(silo.context(f"{private} task.test_fraction=0.9"))).source
+    with pytest.raises(FedproofError, match="would be evaluated"):
+        other.split(CLIENT)

@@ -211,7 +211,7 @@ def silos(tmp_path):
         return [
             {
                 "data": str(path), "identity": str(tmp_path / f"{name}.key"),
-                "state": str(tmp_path / name), **pinned,
+                "state": str(tmp_path / name), "held-out": "seed", **pinned,
             }
             for path, name in zip(paths, names, strict=True)
         ]  # fmt: skip
