@@ -25,7 +25,7 @@ def test_metrics_leave_as_the_policy_says(tmp_path):
     assert set(part["metrics"]) == {"num-examples", "steps"}
     for rule, change in (("min_rows", "sums: true, min_rows: 105"), ("sums", "min_rows: 1")):
         policy = OPEN.replace("sums: true, min_rows: 1", change)
-        silo = Silo(tmp_path / rule, policy)
+        silo = Silo(tmp_path / rule, policy, SEEDED)
         nothing_left(silo.ask("evaluate", parts={CLIENT: silo.part()}), silo)
         assert f"metrics.{rule}" in silo.last.reason
 
