@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from conf.errors import FedproofError
+from task.atomic import make_folder
 
 PUBLIC, SIGNATURE = 32, 64
 """Bytes of a public key and of a signature."""
@@ -66,7 +67,7 @@ class Identity:
         FileExistsError
             If there is a file: keys are never replaced by accident.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         # Under another name first: who finds the file finds the whole key.
         partial = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -99,6 +99,8 @@ def main(arguments: Sequence[str]) -> None:
                 f"{option} cannot be given to `fedproof supernode`, which talks to its own "
                 "processes: leave it out, or use flower-supernode."
             )
+    # What this and its processes write (state, ledgers, logs) is the operator's alone.
+    os.umask(0o077)
     _keep_quiet()
     port = told.port or free_port()
     with tempfile.TemporaryDirectory(prefix="fedproof-") as folder:
