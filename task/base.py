@@ -164,6 +164,23 @@ class Task(ABC, Generic[R]):
             )
         return example_digests(pool.rows)
 
+    def check_own(self, path: Path, protected: bool) -> None:
+        """Refuse a silo's own data that would tell of rows where names are expected.
+
+        Parameters
+        ----------
+        path : Path
+            The silo's data.
+        protected : bool
+            Whether noise or secure sums protect the rows: then it may not depend on them whether
+            the silo answers.
+
+        Raises
+        ------
+        FedproofError
+            With a sentence for the silo's operator.
+        """
+
     def columns(self, path: Path | None) -> list[str] | None:
         """Return the columns of the data at `path` that a run would use; None if it has none.
 

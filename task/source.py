@@ -76,6 +76,8 @@ class DataSource:
     @cached_property
     def pool(self) -> Pool[Any]:
         """All rows on this machine."""
+        if self._own is not None:
+            self.task.check_own(self._own, is_protected(self.settings))
         pool = self.task.load(self._path)
         if self._own is not None and (self._name or pool.clients is None or self._whole):
             # A name given by the silo's operator is who the silo is; it goes before the file's.
