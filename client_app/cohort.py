@@ -42,9 +42,17 @@ def train_clients(message: Message, context: Context) -> Message:
 
     The models are added up on the way if the server wants no more than their sum.
     """
-    return reply(message, context, lambda site, cohort: Training(node_of(site), cohort).run())
+
+    def answer(site: Site, cohort: Cohort) -> Cohort:
+        return Training(node_of(site), cohort, str(context.run_id)).run()
+
+    return reply(message, context, answer)
 
 
 def evaluate_clients(message: Message, context: Context) -> Message:
     """Evaluate on each client's held-out rows what it uses; answer what may leave of that."""
-    return reply(message, context, lambda site, cohort: Evaluating(node_of(site), cohort).run())
+
+    def answer(site: Site, cohort: Cohort) -> Cohort:
+        return Evaluating(node_of(site), cohort, str(context.run_id)).run()
+
+    return reply(message, context, answer)

@@ -13,6 +13,7 @@ from client_app.answering import excused
 from client_app.gate import note
 from client_app.guard import Moment
 from client_app.node import Node
+from client_app.secure.revealed import Question
 from client_app.training import clocked
 from conf.errors import FedproofError
 from task.evaluation import UNANSWERED, bounded_of, bounded_sums
@@ -20,6 +21,7 @@ from task.objectives import Metrics, Statistics
 from task.privacy.evaluation import Evaluations
 from task.privacy.noise import SecureNoise
 from task.profiling import Stopwatch
+from task.secure.kinds import Kind
 from task.wire import Cohort, config
 
 
@@ -32,13 +34,15 @@ class Evaluating:
         Whose clients they are.
     cohort : Cohort
         What each client is told.
+    run : str
+        Flower's id of the run.
     """
 
-    def __init__(self, node: Node, cohort: Cohort) -> None:
+    def __init__(self, node: Node, cohort: Cohort, run: str) -> None:
         self._node = node
         self._cohort = cohort
         self._learner = node.learner(cohort.header)
-        self._secure = node.site.secure(cohort.header)
+        self._secure = node.site.secure(run)
         self._store = node.personal_store(cohort.header)
         self._clock = Stopwatch()
 
@@ -81,8 +85,9 @@ class Evaluating:
     def _answer(self, client: str, rows: int, metrics: Metrics, sums: Statistics) -> RecordDict:
         """Return a client's answer; in secure sums, only what hides it."""
         if self._secure is not None:
-            told = config(self._cohort.parts[client], "secure")
-            return self._secure.hidden(client, told, torch.empty(0), 1, sums)[0]
+            part = self._cohort.parts[client]
+            question = Question.of(Kind.EVALUATE, self._number(client), part)
+            return self._secure.hidden(client, question, torch.empty(0), 1, sums)[0]
         return RecordDict(
             {
                 "metrics": MetricRecord({"num-examples": rows, **metrics}),

@@ -22,6 +22,7 @@ from task.privacy.evaluation import EvaluationNoise
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.policy import mechanism_of
 from task.secagg.seat import Seat
+from task.secure.kinds import Kind
 
 EVALUATION = "evaluation"
 """Of a ledger's line: what was released is sums over held-out rows."""
@@ -238,7 +239,7 @@ class Guard:
             If that cannot be written.
         """
         privacy = self.privacy
-        if not isinstance(privacy, DistributedDP) or seat.purpose != "train":
+        if not isinstance(privacy, DistributedDP) or seat.purpose != Kind.TRAIN:
             return
         ledger, session = self._ledger(client), seat.root.hex()
         (planned,) = (e for e in ledger.entries() if e.facts.get("session") == session)

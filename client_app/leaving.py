@@ -13,6 +13,7 @@ from torch import Tensor
 from client_app.guard import Moment
 from client_app.node import Learner, Node
 from client_app.packer import Packer
+from client_app.secure.revealed import Question
 from conf.errors import FedproofError
 from task.aggregation import WeightedSum
 from task.arrays import array_of, record_of
@@ -22,7 +23,8 @@ from task.privacy.client_dp import ClippedUpdate, require_protectable
 from task.privacy.distributed_dp import NoisyUpdate
 from task.profiling import Stopwatch
 from task.secagg.seat import Seat
-from task.wire import UNSENT, VECTORS, Cohort, config, records, wire_bytes
+from task.secure.kinds import Kind
+from task.wire import UNSENT, VECTORS, Cohort, records, wire_bytes
 
 _ONE = MetricRecord({"num-examples": 1})
 """All that is told of training whose noise protects that a client took part."""
@@ -41,6 +43,8 @@ class Leaving:
         With the model's layout.
     clock : Stopwatch
         Times the stages.
+    run : str
+        Flower's id of the run.
 
     Attributes
     ----------
@@ -52,12 +56,14 @@ class Leaving:
         Where models are added up, if the server wants no more than their sum.
     """
 
-    def __init__(self, node: Node, cohort: Cohort, learner: Learner, clock: Stopwatch) -> None:
+    def __init__(
+        self, node: Node, cohort: Cohort, learner: Learner, clock: Stopwatch, run: str
+    ) -> None:
         self._guard = node.guard
         self._cohort = cohort
         self._learner = learner
         self._clock = clock
-        self.secure = node.site.secure(cohort.header)
+        self.secure = node.site.secure(run)
         packing = learner.packing
         self.packer = None if packing is None else Packer(node, cohort, packing)
         self.total = _total(learner, cohort)
@@ -106,7 +112,7 @@ class Leaving:
                 values, metrics = (values - start) * self._learner.trainable, _ONE
             elif not isinstance(mechanism, ClippedUpdate) or mechanism.local:
                 values = values - start
-            part, session = self._masked(client, values, metrics)
+            part, session = self._masked((client, number), values, metrics)
         if mechanism is not None:
             with self._clock.stage("privacy"):
                 moment = Moment.of(self._cohort.header, number)
@@ -157,16 +163,20 @@ class Leaving:
             self.total.add(values.cpu(), int(str(records(part, MetricRecord)[0]["num-examples"])))
 
     def _masked(
-        self, client: str, update: Tensor, metrics: MetricRecord
+        self, of: tuple[str, int], update: Tensor, metrics: MetricRecord
     ) -> tuple[RecordDict, Seat | None]:
-        """Return a client's update and its metrics, each times its weight, for a secure sum."""
+        """Return an update and its metrics, each times its weight, for a secure sum.
+
+        `of` is the client and the round.
+        """
         assert self.secure is not None
-        told = config(self._cohort.parts[client], "secure")
+        client, number = of
+        question = Question.of(Kind.TRAIN, number, self._cohort.parts[client])
         weight = int(str(metrics["num-examples"]))
         figures = {name: [float(str(value)) * weight] for name, value in metrics.items()}
         figures["num-examples"] = [float(weight)]
         with self._clock.stage("secure aggregation"):
-            return self.secure.hidden(client, told, update.cpu(), weight, figures)
+            return self.secure.hidden(client, question, update.cpu(), weight, figures)
 
     def _protected(
         self, values: Tensor, start: Tensor, mechanism: ClippedUpdate, metrics: MetricRecord

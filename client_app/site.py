@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.supercore.utils import get_flwr_home
 
+from client_app.secure.box import Place
 from client_app.secure.requests import SecureClients
 from client_app.secure.secagg import SecAggClients
 from client_app.secure.trust import Trust
@@ -145,8 +146,13 @@ class Site:
                     f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
                 )
 
-    def secure(self, header: Mapping[str, Any]) -> SecureClients | None:
-        """Return the clients' part in secure sums, if the run has them.
+    def secure(self, run: str) -> SecureClients | None:
+        """Return the clients' part in the secure sums of a run, if it has them.
+
+        Parameters
+        ----------
+        run : str
+            Flower's id of it: what the server calls it besides decides nothing here.
 
         Raises
         ------
@@ -155,13 +161,13 @@ class Site:
         """
         if self.protection is None:
             return None
-        run = str(header["lineage"][0][0])
-        folder = self.state / "secrets"
+        place = Place(self.state / "secrets", run, self.digests["config"])
+        place.bind()
         if isinstance(self.protection, HE):
             from client_app.secure.he import HEClients
 
-            return HEClients(self.protection, self._trust, folder, run)
-        return SecAggClients(self.protection, self._trust, folder, run, self._settle)
+            return HEClients(self.protection, self._trust, place)
+        return SecAggClients(self.protection, self._trust, place, self._settle)
 
     def _settle(self, client: str, seat: Seat, contributors: int) -> None:
         if self.settings.privacy.name == "distributed_dp":

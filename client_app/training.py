@@ -43,15 +43,17 @@ class Training:
         Whose clients they are.
     cohort : Cohort
         What each client is told.
+    run : str
+        Flower's id of the run.
     """
 
-    def __init__(self, node: Node, cohort: Cohort) -> None:
+    def __init__(self, node: Node, cohort: Cohort, run: str) -> None:
         self._node = node
         self._settings = node.settings
         self._cohort = cohort
         self._clock = Stopwatch()
         self._learner = node.learner(cohort.header)
-        self._leaving = Leaving(node, cohort, self._learner, self._clock)
+        self._leaving = Leaving(node, cohort, self._learner, self._clock, run)
         self._update = clients_half(node.settings)
         keeps = node.settings.train.keep_optimizer or node.guard.adapts or self._update.keeps
         self._store = node.store(cohort.header) if keeps else None

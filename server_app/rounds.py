@@ -140,7 +140,7 @@ class RoundLoop:
         self.grid = client_grid(self.settings, self._physical, self.roster, header, packing)
         self.backdoor = BackdoorProbe(self.settings, self.task, self._shared)
         self.phases = Phases(
-            self.settings, self.grid, self.roster, self.account, self._lineage[0][0],
+            self.settings, self.grid, self.roster, self.account, str(self._physical.run.run_id),
             sampler=self.sampler, sum_suffices=self.sum_suffices,
         )  # fmt: skip
         model = build_model(self.settings, spec)

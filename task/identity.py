@@ -98,7 +98,8 @@ def read_roster(path: Path) -> dict[str, bytes]:
     Raises
     ------
     FedproofError
-        If there is none, or a line says something else, or two say something about one client.
+        If there is none, or a line says something else, or two say something about one client or
+        of one key: who has it would count as two clients.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -117,6 +118,11 @@ def read_roster(path: Path) -> dict[str, bytes]:
             raise FedproofError(
                 f"{path}, line {number}: a roster has one line per client, its public key (64 "
                 "hexadecimal digits), a space and its name."
+            )
+        if public in found.values():
+            raise FedproofError(
+                f"{path}, line {number}: another client has the same key: each needs its own "
+                "(`fedproof identity KEY NAME`)."
             )
         found[name.strip()] = public
     return found

@@ -25,6 +25,8 @@ from server_app.federation.exchange import ExchangeGrid
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOYMENT = "tests/deployment/"
+_RUN_IDS = itertools.count(1)
+"""As a SuperLink would: no two runs share one, not even a run and the one that resumes it."""
 Tamper = Callable[[Message], "Message | list[Message] | None"]
 
 
@@ -77,9 +79,11 @@ class NodesGrid(ExchangeGrid):
         run_config: dict[str, Any],
         node_configs: Sequence[dict[str, Any]],
         tamper: Tamper | None,
+        run_id: int = 1,
     ) -> None:
+        self._run = Run.create_empty(run_id)
         self._contexts = {
-            100 + i: Context(1, 100 + i, dict(config), RecordDict(), dict(run_config))
+            100 + i: Context(run_id, 100 + i, dict(config), RecordDict(), dict(run_config))
             for i, config in enumerate(node_configs)
         }
         self._tamper = tamper
@@ -91,7 +95,7 @@ class NodesGrid(ExchangeGrid):
 
     @property
     def run(self) -> Run:
-        return Run.create_empty(1)
+        return self._run
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self._contexts)
@@ -154,11 +158,12 @@ def run_nodes(
     told = [*overrides, f"run_dir={quote(directory)}"]
     compose.cache_clear()
     config = {"overrides": " ".join(f"'{o}'" for o in told)}
-    adopt_identity(1)
+    run_id = next(_RUN_IDS)
+    adopt_identity(run_id)
     if isinstance(nodes, int):
         nodes = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]
-    grid = NodesGrid(config, nodes, tamper)
-    server_app(grid, Context(1, 1, {}, RecordDict(), config))
+    grid = NodesGrid(config, nodes, tamper, run_id)
+    server_app(grid, Context(run_id, 1, {}, RecordDict(), config))
     return Ran(directory, grid)
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import ConfigRecord, RecordDict
 
+from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
+from task.identity import Roster
 from task.secagg.seat import Seat
 from task.wire import WireError
 
@@ -28,14 +30,15 @@ class SecureClients(Protocol):
     def hidden(
         self,
         client: str,
-        told: ConfigRecord,
+        question: Question,
         update: Tensor,
         weight: int,
         figures: Mapping[str, Sequence[float]],
     ) -> tuple[RecordDict, Seat | None]:
         """Return a client's update and figures so that only sums of them can be seen.
 
-        And in which session of secure aggregation that is, if it is one.
+        And in which session of secure aggregation that is, if it is one. `question` is the
+        message that they answer.
         """
 
 
@@ -53,25 +56,33 @@ def answer_each(requests: Mapping[str, Request], client: str, told: RecordDict) 
     return answers
 
 
-def require_roster(trust: Trust, needed: bool, setting: str, otherwise: str) -> None:
-    """Refuse to take part without a roster where one is needed.
+def known_clients(trust: Trust, needed: bool, setting: str, otherwise: str) -> Roster | None:
+    """Return whom clients deal with: nobody but those in the roster, if the node was given one.
 
     Parameters
     ----------
     trust : Trust
         What the node knows.
     needed : bool
-        Whether clients are to know whom they deal with.
+        Whether the run demands that clients know whom they deal with.
     setting, otherwise : str
         What demands it, and the value that does not.
+
+    Returns
+    -------
+    Roster or None
+        None where clients take the server's word.
 
     Raises
     ------
     FedproofError
-        Then.
+        If there must be a roster, and is none.
     """
-    if needed and trust.roster is None:
+    if not needed and not trust.given:
+        return None
+    if trust.roster is None:
         raise FedproofError(
             f"{setting} needs a roster of the clients' identity keys: give this node one "
             f"(--node-config 'roster=\"FILE\"'), or choose {otherwise}."
         )
+    return trust.roster

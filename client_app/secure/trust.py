@@ -34,6 +34,11 @@ class Trust:
         self._simulated = simulated
         self.identity = lru_cache(maxsize=4096)(self._identity)
 
+    @property
+    def given(self) -> bool:
+        """Whether the operator pinned a roster, which no run's settings switch off."""
+        return self._pinned is not None
+
     @cached_property
     def roster(self) -> Roster | None:
         """Public keys by client; None if the node knows nobody.
