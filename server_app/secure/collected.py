@@ -22,7 +22,7 @@ class Purpose:
     Attributes
     ----------
     name : str
-        A `task.secure.kinds.Kind`; clients refuse all else.
+        ``train`` or ``evaluate``.
     number : int
         The round.
     cohort : sequence of str

@@ -78,8 +78,7 @@ class Run:
     def join(self, i: int, **changes: Any) -> Member:
         told = {
             "session": self.session(), "keys": self.keys[i], "own": self.adverts[i],
-            "peers": self.server.neighbours(i),
-            "roster": self.roster if self.terms.active else None,
+            "peers": self.server.neighbours(i), "roster": self.roster,
         }  # fmt: skip
         return Member.join(**{**told, **changes})
 
