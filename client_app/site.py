@@ -14,7 +14,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.supercore.utils import get_flwr_home
 
-from client_app.marks import Marks
+from client_app.secure.box import Place
 from client_app.secure.requests import SecureClients
 from client_app.secure.secagg import SecAggClients
 from client_app.secure.trust import Trust
@@ -23,13 +23,15 @@ from conf.digest import code_digest, config_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.audit import AuditLog
+from task.held_out import pin_split, split_key
 from task.privacy.policy import Policy
 from task.privacy.source_index import SourceIndex, SourceState
-from task.refusals import Refusal, RefusalError
 from task.secagg.seat import Seat
 from task.secure import Protection, protection_of
 from task.secure.he import HE
 
+SEEDED = "seed"
+"""What ``held-out`` of a node config must be for that."""
 _PLACES = ("data", "state", "ledger", "identity", "roster")
 
 
@@ -49,6 +51,9 @@ class Site:
         Of its one client.
     share : (int, int)
         Without data of its own: it serves every so manieth client, from which one on.
+    seeded_split : bool
+        Whether the run's seed draws the held-out rows even though the data are its own: to
+        compare a silo with a simulation, on rows that need no protection.
 
     Raises
     ------
@@ -63,9 +68,12 @@ class Site:
         places: tuple[Path | None, ...],
         name: str | None,
         share: tuple[int, int],
+        *,
+        seeded_split: bool = False,
     ) -> None:
         policy.require(settings)
         self.settings, self.policy = settings, policy
+        self.seeded_split = seeded_split
         self.name, self.share = name, share
         self.data, *kept, identity, roster = places
         # A silo's disk is not the server's to choose a place on.
@@ -106,40 +114,37 @@ class Site:
         """The silo's secret key of 256 bits, kept beside its ledgers."""
         return self.sources.secret
 
+    @property
+    def split_key(self) -> bytes | None:
+        """Key by which the silo holds rows out; None where the run's seed draws them."""
+        if self.data is None or self.seeded_split:
+            return None
+        return split_key(self.source_secret)
+
+    def pin_split(self, rule: str) -> None:
+        """Refuse a private run that holds out other rows than those before it did.
+
+        Raises
+        ------
+        FedproofError
+            Then.
+        """
+        if self.data is not None and self.settings.privacy.name != "none":
+            pin_split(self.ledgers / f"{self.source_id}.split", rule)
+
     @cached_property
     def protection(self) -> Protection | None:
         """What hides the clients' answers from the server."""
         return protection_of(self.settings)
 
-    def check(self, digests: Mapping[str, Any]) -> None:
-        """Refuse a server that runs other code or other settings.
-
-        Parameters
-        ----------
-        digests : mapping of str to object
-            Of ``config`` and ``code``, as the server says it has them.
-
-        Raises
-        ------
-        RefusalError
-            Then.
-        """
+    def check(self, header: Mapping[str, Any]) -> None:
+        """Refuse a server that runs other code or other settings."""
         for kind, mine in self.digests.items():
-            if digests.get(kind) != mine:
-                raise RefusalError(
-                    Refusal.version,
+            if header.get(kind) != mine:
+                raise FedproofError(
                     f"this node runs other {kind} than the server ({kind} digest {mine[:12]}, "
-                    f"the server's {str(digests.get(kind))[:12]}): bring both to the same version.",
+                    f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
                 )
-
-    @property
-    def protected(self) -> bool:
-        """Whether the run hides or noises what clients send."""
-        return self.protection is not None or self.settings.privacy.name != "none"
-
-    def marks(self, run: str) -> Marks:
-        """Return what the silo's data were asked for in a run."""
-        return Marks(self.ledgers / "marks" / self.source_id, run)
 
     def secure(self, run: str) -> SecureClients | None:
         """Return the clients' part in the secure sums of a run, if it has them.
@@ -147,7 +152,7 @@ class Site:
         Parameters
         ----------
         run : str
-            Flower's id of it.
+            Flower's id of it: what the server calls it besides decides nothing here.
 
         Raises
         ------
@@ -156,12 +161,13 @@ class Site:
         """
         if self.protection is None:
             return None
-        folder = self.state / "secrets"
+        place = Place(self.state / "secrets", run, self.digests["config"])
+        place.bind()
         if isinstance(self.protection, HE):
             from client_app.secure.he import HEClients
 
-            return HEClients(self.protection, self._trust, folder, run)
-        return SecAggClients(self.protection, self._trust, folder, run, self._settle)
+            return HEClients(self.protection, self._trust, place)
+        return SecAggClients(self.protection, self._trust, place, self._settle)
 
     def _settle(self, client: str, seat: Seat, contributors: int) -> None:
         if self.settings.privacy.name == "distributed_dp":
@@ -186,7 +192,9 @@ def site_of(context: Context) -> Site:
     ``audit`` (its audit log, see `audit_of`);
     ``identity`` and ``roster`` (the clients' signing key, and those of all clients that they know);
     ``policy`` (a file), ``privacy``, ``placement``, ``max-epsilon``, ``delta``, ``aggregation``,
-    ``min-cohort`` and ``threshold`` (`Policy`). Files that have changed make another site.
+    ``min-cohort`` and ``threshold`` (`Policy`); ``held-out="seed"`` lets the run's seed draw the
+    held-out rows, for tests of a silo against a simulation. Files that have changed make another
+    site.
     """
     config = context.node_config
     places = tuple(
@@ -198,6 +206,7 @@ def site_of(context: Context) -> Site:
         places,
         None if "client" not in config else str(config["client"]),
         (int(config.get("partition-id", 0)), int(config.get("num-partitions", 1))),
+        seeded_split=config.get("held-out") == SEEDED,
         stamps=tuple(_stamp(path) for path in (places[0], *places[3:]) if path is not None),
     )
     simulated = "partition-id" in config and site.data is None
@@ -224,6 +233,7 @@ def _site(
     name: str | None,
     share: tuple[int, int],
     *,
+    seeded_split: bool,
     stamps: tuple[object, ...],
 ) -> Site:
-    return Site(compose(overrides), policy, places, name, share)
+    return Site(compose(overrides), policy, places, name, share, seeded_split=seeded_split)

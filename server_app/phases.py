@@ -26,6 +26,7 @@ from server_app.training import Training
 from task.objectives import Objective
 from task.privacy.evaluation import Evaluations
 from task.profiling import Stopwatch
+from task.secure.kinds import Kind
 
 
 class Phases:
@@ -134,10 +135,10 @@ class Phases:
         """Return what comes after a round's training, or its evaluation, if that is known."""
         last = number == self._settings.rounds
         if trained and self.evaluates(number, last=last):
-            return Purpose("evaluate", number, tuple(self._evaluators(number)))
+            return Purpose(Kind.EVALUATE.value, number, tuple(self._evaluators(number)))
         if last or not self._account.foreseeable:
             return None
-        return Purpose("train", number + 1, tuple(self._trainers(number + 1, 0)))
+        return Purpose(Kind.TRAIN.value, number + 1, tuple(self._trainers(number + 1, 0)))
 
     def _trainers(self, number: int, attempt: int) -> list[str]:
         def draw(clients: Sequence[str], fraction: float) -> list[str]:

@@ -5,6 +5,7 @@ The bytes are those of ``numpy.save``, as Flower's own, so either side may read 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Mapping
@@ -72,6 +73,15 @@ def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
     for key, array in arrays.items():
         record[key] = array
     return record
+
+
+def digest_of(record: ArrayRecord) -> bytes:
+    """Return a SHA-256 digest of named arrays: 32 bytes, whatever their order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(record.items()):
+        digest.update(f"{name}\0{array.dtype}\0{tuple(array.shape)}\0".encode())
+        digest.update(array.data)
+    return digest.digest()
 
 
 def serialized(dtype: str, shape: tuple[int, ...], stype: str, data: Any) -> Array:

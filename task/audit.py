@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from task.hash_chain import Body, Chain
+from task.privacy.ledger import Head
 
 ANSWERED, REFUSED = "answered", "refused"
 
@@ -39,6 +40,9 @@ class Receipt:
     left : dict
         What left: ``bytes``, ``sha256``, ``norm`` of all arrays, ``epsilon`` that the client's
         ledger stands at.
+    ledgers : dict
+        Where each privacy ledger ends that this log knows of, by its path: ``NUMBER:HASH``. A line
+        says it of all, so that the last one is enough to tell an older ledger.
     """
 
     time: float
@@ -51,6 +55,7 @@ class Receipt:
     rows: dict[str, int] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     left: dict[str, Any] = field(default_factory=dict)
+    ledgers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, body: Body) -> Self:
@@ -79,7 +84,21 @@ class AuditLog:
         FedproofError
             If the log is damaged at its end, in use, or cannot be written.
         """
-        self._chain.add(asdict(receipt))
+        mine = asdict(receipt)
+        self._chain.add(
+            lambda last: {**mine, "ledgers": {**last.get("ledgers", {}), **receipt.ledgers}}
+        )
+
+    def ledgers(self) -> dict[str, Head]:
+        """Return where each privacy ledger ended when it was last written of here, by its path.
+
+        Raises
+        ------
+        FedproofError
+            If the log is damaged at its end, or cannot be read.
+        """
+        last = self._chain.last().body
+        return {str(path): Head.read(str(head)) for path, head in last.get("ledgers", {}).items()}
 
     def receipts(self) -> list[Receipt]:
         """Return all lines, checked.

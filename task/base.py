@@ -164,6 +164,23 @@ class Task(ABC, Generic[R]):
             )
         return example_digests(pool.rows)
 
+    def check_own(self, path: Path, protected: bool) -> None:
+        """Refuse a silo's own data that would tell of rows where names are expected.
+
+        Parameters
+        ----------
+        path : Path
+            The silo's data.
+        protected : bool
+            Whether noise or secure sums protect the rows: then it may not depend on them whether
+            the silo answers.
+
+        Raises
+        ------
+        FedproofError
+            With a sentence for the silo's operator.
+        """
+
     def columns(self, path: Path | None) -> list[str] | None:
         """Return the columns of the data at `path` that a run would use; None if it has none.
 
@@ -209,7 +226,7 @@ class TensorTask(Task[Examples]):
     """A task whose rows are tensors already; standardises features as ``task.scaling`` says."""
 
     def describe(self, train: Examples) -> Json:
-        """Return count, sum and sum of squares per feature if the scaling is federated."""
+        """Return count, mean and squared deviations per feature if the scaling is federated."""
         if self.config.scaling is not Scaling.federated:
             return {}
         return moments(train.x)
@@ -234,23 +251,49 @@ class TensorTask(Task[Examples]):
 
 
 def moments(x: Tensor) -> Json:
-    """Return counts, sums and sums of squares over all axes but the last; NaN is not counted."""
+    """Return counts, means and sums of squared deviations over all axes but the last.
+
+    NaN is not counted. In two passes: from sums of squares, a column whose mean is large beside
+    its deviation loses all digits of the latter (Chan, Golub and LeVeque 1983, eq. 1.7). What the
+    mean's own rounding leaves out is its ``remainder``.
+    """
     flat = x.double().reshape(-1, x.shape[-1])
-    return {
-        "count": (~flat.isnan()).sum(0).tolist(),
-        "sum": flat.nansum(0).tolist(),
-        "squares": flat.square().nansum(0).tolist(),
+    count = (~flat.isnan()).sum(0)
+    some = count.clamp_min(1)
+    mean = flat.nansum(0) / some
+    mean = mean + (flat - mean).nansum(0) / some
+    rest = flat - mean
+    remainder = rest.nansum(0) / some
+    facts = {
+        "count": count,
+        "mean": mean,
+        "remainder": remainder,
+        "deviations": (rest - remainder).square().nansum(0),
     }
+    return {name: values.tolist() for name, values in facts.items()}
 
 
 def merge_moments(descriptions: Sequence[Json]) -> Json:
-    """Return ``mean`` and unbiased ``std`` of the union of the described rows."""
-    count, total, squares = (
-        torch.tensor([d[key] for d in descriptions], dtype=torch.float64).sum(0)
-        for key in ("count", "sum", "squares")
+    """Return ``mean`` and unbiased ``std`` of the union of the described rows.
+
+    Parameters
+    ----------
+    descriptions : sequence of dict
+        What `moments` returned for each part, of which the means may be large and alike: they are
+        merged as distances from the first one (Chan, Golub and LeVeque 1983, eq. 2.1).
+    """
+    count, means, remainders, squares = (
+        torch.tensor([d[key] for d in descriptions], dtype=torch.float64)
+        for key in ("count", "mean", "remainder", "deviations")
     )
-    mean = total / count.clamp_min(1)
-    variance = (squares - count * mean.square()).clamp_min(0.0) / (count - 1).clamp_min(1)
+    total = count.sum(0)
+    some = total.clamp_min(1)
+    first = means.gather(0, (count > 0).double().argmax(0, keepdim=True)).squeeze(0)
+    shifts = torch.where(count > 0, (means - first) + remainders, 0.0)
+    shift = (count * shifts).sum(0) / some
+    between = (count * (shifts - shift).square()).sum(0)
+    variance = (squares.sum(0) + between).clamp_min(0.0) / (total - 1).clamp_min(1)
+    mean = torch.where(total > 0, first + shift, 0.0)
     return {"mean": mean.tolist(), "std": variance.sqrt().tolist()}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from conf.errors import FedproofError
 from task.base import Json, merge_moments, moments
 from task.declared import category_codes, cell_numbers
-from task.tables import quoted
+from task.tables import is_numeric, quoted
 
 if TYPE_CHECKING:
     import pandas
@@ -37,15 +37,6 @@ def spell(values: pandas.Series[Any]) -> list[str | None]:
 
 def _spell(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def is_numeric(values: pandas.Series[Any]) -> bool:
-    """Tell whether a column holds numbers, missing values aside; booleans are categories."""
-    from pandas.api.types import infer_dtype
-
-    return infer_dtype(values, skipna=True) in {
-        "integer", "floating", "mixed-integer-float", "decimal", "integer-na",
-    }  # fmt: skip
 
 
 def numbers(values: pandas.Series[Any]) -> NDArray[np.float64]:

@@ -7,19 +7,18 @@ rewrite history: they are their owner's, and only the owner relies on them.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from conf.errors import FedproofError
-from task.atomic import atomic, make_folder, sync_folder
+from task.atomic import atomic, make_folder
+from task.locks import exclusive
 
 PATIENCE = 30.0
 """Seconds to wait for another process that has the file."""
@@ -28,6 +27,15 @@ _TAIL = 1 << 20
 """Bytes at the end of a file among which its last line is looked for."""
 Body = dict[str, Any]
 """What one line says."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The last line of a file: its number, 0 if there is none, its hash, and what it says."""
+
+    number: int
+    digest: str
+    body: Body
 
 
 class DamagedChainError(FedproofError):
@@ -75,8 +83,8 @@ class Chain:
         """
         return [digest for _, digest in self._read()]
 
-    def last(self) -> tuple[int, str]:
-        """Return number and hash of the last line, after a look at its end only; 0 if none is.
+    def last(self) -> Line:
+        """Return the last line, after a look at nothing else.
 
         Raises
         ------
@@ -121,8 +129,8 @@ class Chain:
             body = make([dict(body) for body, _ in known])
             self._add(file, body, len(known), known[-1][1] if known else _FIRST)
 
-    def add(self, body: Body) -> None:
-        """Append a line after a look at the last one only: files that grow long take no longer.
+    def add(self, make: Callable[[Body], Body]) -> None:
+        """Append what `make` returns for the last line only: files that grow long take no longer.
 
         Raises
         ------
@@ -130,7 +138,8 @@ class Chain:
             As `append`.
         """
         with self._locked() as file:
-            self._add(file, body, *self._last(file))
+            last = self._last(file)
+            self._add(file, make(last.body), last.number, last.digest)
 
     def repair(self) -> int:
         """Cut off a last line that was not written to its end; return how many bytes that were.
@@ -171,27 +180,15 @@ class Chain:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        with self._writing():
-            make_folder(self.path.parent)
-            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise FedproofError(
-                            f"{self.name} is in use by another process: wait for it to end."
-                        ) from None
-                    time.sleep(0.01)
-            if os.fstat(file).st_size == 0:
+        with ExitStack() as stack:
+            try:
                 with self._writing():
-                    sync_folder(self.path.parent)
+                    file = stack.enter_context(exclusive(self.path, PATIENCE))
+            except TimeoutError:
+                raise FedproofError(
+                    f"{self.name} is in use by another process: wait for it to end."
+                ) from None
             yield file
-        finally:
-            os.close(file)
 
     def _write(self, file: int, line: bytes) -> None:
         size = os.fstat(file).st_size
@@ -209,6 +206,8 @@ class Chain:
     def _writing(self) -> Iterator[None]:
         try:
             yield
+        except TimeoutError:
+            raise
         except OSError as error:
             raise FedproofError(
                 f"{self.name} cannot be written ({error.strerror}): {self.otherwise}."
@@ -233,8 +232,8 @@ class Chain:
     def _unreadable(self, error: OSError) -> FedproofError:
         return FedproofError(f"{self.name} cannot be read ({error.strerror}).")
 
-    def _last(self, file: int | None) -> tuple[int, str]:
-        """Return number and hash of the last line, checked against the head."""
+    def _last(self, file: int | None) -> Line:
+        """Return the last line, checked against the head."""
         content = b""
         if file is not None:
             size = os.fstat(file).st_size
@@ -244,7 +243,7 @@ class Chain:
         if not content:
             if number:
                 raise self.damaged("it does not end as its head says")
-            return 0, _FIRST
+            return Line(0, _FIRST, {})
         try:
             body = json.loads(content[:-1].rpartition(b"\n")[2])
             last, before, count = str(body.pop("hash")), body["before"], int(body["number"])
@@ -253,7 +252,7 @@ class Chain:
         follows = count == number + 1 and before == (digest or _FIRST)
         if last != _digest(body) or not (follows or (count, last) == (number, digest)):
             raise self.damaged("it does not end as its head says")
-        return count, last
+        return Line(count, last, body)
 
     def _require_whole(self, content: bytes) -> None:
         if content and not content.endswith(b"\n"):

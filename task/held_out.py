@@ -10,6 +10,9 @@ one came or went.
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 from numpy.typing import NDArray
+
+from conf.errors import FedproofError
+from task.atomic import sync_folder
 
 if TYPE_CHECKING:
     import pandas
@@ -53,6 +59,50 @@ def keyed_held_out(digests: Digests, fraction: float, key: bytes) -> NDArray[np.
     words = np.frombuffer(encrypt.update(blocks.tobytes()), dtype="<u8")[::2]
     uniform = np.ldexp((words >> np.uint64(11)).astype(np.float64), -53)
     return np.asarray(uniform < fraction)
+
+
+def split_key(secret: bytes) -> bytes:
+    """Return the key of a silo's split, from the secret that it keeps for several purposes."""
+    return hashlib.blake2b(b"held-out rows", key=secret, digest_size=32).digest()
+
+
+def pin_split(path: Path, rule: str) -> None:
+    """Note by which rule a data source's rows are held out, once; refuse another one from then on.
+
+    Rows that one private run trained on would be held out, and evaluated, by the next.
+
+    Parameters
+    ----------
+    path : Path
+        Of the note, made when there is none.
+    rule : str
+        As `task.source.DataSource.split_rule` says.
+
+    Raises
+    ------
+    FedproofError
+        If it was another one before, or cannot be read or kept.
+    """
+    try:
+        if not path.exists():
+            with suppress(FileExistsError):
+                file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(file, "wb") as stream:
+                    stream.write(rule.encode())
+                    stream.flush()
+                    os.fsync(file)
+                sync_folder(path.parent)
+        kept = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FedproofError(
+            f"{path} cannot be kept ({type(error).__name__}): nothing is trained or evaluated."
+        ) from None
+    if kept != rule:
+        raise FedproofError(
+            f"private runs held out this silo's rows by {kept or 'a rule that was not written'}, "
+            f"this one by {rule}: rows that were trained on would be evaluated; give the run "
+            f"the same, or remove {path} if no such run's model was ever released."
+        )
 
 
 def example_digests(examples: Examples) -> Digests:

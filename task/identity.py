@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from conf.errors import FedproofError
+from task.atomic import make_folder
 
 PUBLIC, SIGNATURE = 32, 64
 """Bytes of a public key and of a signature."""
@@ -66,7 +67,7 @@ class Identity:
         FileExistsError
             If there is a file: keys are never replaced by accident.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         # Under another name first: who finds the file finds the whole key.
         partial = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -97,7 +98,8 @@ def read_roster(path: Path) -> dict[str, bytes]:
     Raises
     ------
     FedproofError
-        If there is none, or a line says something else, or two say something about one client.
+        If there is none, or a line says something else, or two say something about one client or
+        of one key: who has it would count as two clients.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -116,6 +118,11 @@ def read_roster(path: Path) -> dict[str, bytes]:
             raise FedproofError(
                 f"{path}, line {number}: a roster has one line per client, its public key (64 "
                 "hexadecimal digits), a space and its name."
+            )
+        if public in found.values():
+            raise FedproofError(
+                f"{path}, line {number}: another client has the same key: each needs its own "
+                "(`fedproof identity KEY NAME`)."
             )
         found[name.strip()] = public
     return found

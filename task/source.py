@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,8 @@ class DataSource:
         draws them, as where one party holds all rows.
     whole : bool
         Whether its own data are one client, also where they name several.
+    pin : callable or None
+        Called with the `split_rule` before rows are held out; raises what is to be raised.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class DataSource:
         *,
         split_key: bytes | None = None,
         whole: bool = False,
+        pin: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.task = load_task(settings)
@@ -67,11 +70,14 @@ class DataSource:
         self._name = name
         self._split_key = split_key
         self._whole = whole
+        self._pin = pin
         self._part = slice(part, None, parts)
 
     @cached_property
     def pool(self) -> Pool[Any]:
         """All rows on this machine."""
+        if self._own is not None:
+            self.task.check_own(self._own, is_protected(self.settings))
         pool = self.task.load(self._path)
         if self._own is not None and (self._name or pool.clients is None or self._whole):
             # A name given by the silo's operator is who the silo is; it goes before the file's.
@@ -138,6 +144,8 @@ class DataSource:
 
     def _held_out(self, client: str, rows: Indices) -> NDArray[np.bool_]:
         fraction, pool = self.settings.task.test_fraction, self.pool
+        if self._pin is not None:
+            self._pin(self.split_rule)
         if self._uses_official:
             assert pool.test is not None
             return pool.test[rows]

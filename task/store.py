@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from conf.errors import FedproofError
-from task.atomic import atomic
+from task.atomic import atomic, make_folder
 
 log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
@@ -105,7 +105,7 @@ class ClientStore:
 
         path = self._path(client, f"{number}.{self._name}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with atomic(path) as temporary:
                 temporary.write_bytes(save(dict(state)))
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conf.errors import FedproofError
 
@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
-def read_table(path: Path) -> pandas.DataFrame:
-    """Read one CSV or Parquet file; empty CSV cells and ``NA`` are missing values.
+def is_table(path: Path) -> bool:
+    """Return whether a path is named as a table is, or is a folder that holds some."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return any(file.name.lower().endswith(SUFFIXES) for file in files)
+
+
+def read_table(path: Path, rows: int | None = None) -> pandas.DataFrame:
+    """Read one CSV or Parquet file, or its first rows; empty CSV cells and ``NA`` are missing.
 
     Raises
     ------
@@ -31,10 +37,10 @@ def read_table(path: Path) -> pandas.DataFrame:
         raise FedproofError(f"{path} is not a table: give a file ending in {', '.join(SUFFIXES)}.")
     try:
         if path.name.lower().endswith(".parquet"):
-            table = pandas.read_parquet(path)
+            table = pandas.read_parquet(path)[:rows]
         else:
             # Otherwise a column's type could depend on where pandas cuts a large file.
-            table = pandas.read_csv(path, low_memory=False)
+            table = pandas.read_csv(path, low_memory=False, nrows=rows)
     except (ValueError, OSError, EOFError) as error:
         # Only the kind of error: its text may quote rows.
         raise FedproofError(
@@ -64,11 +70,9 @@ def read_tables(path: Path) -> tuple[pandas.DataFrame, list[str] | None]:
     """
     import pandas
 
+    files = files_of(path)
     if not path.is_dir():
         return read_table(path), None
-    files = sorted(f for f in path.iterdir() if f.name.lower().endswith(SUFFIXES))
-    if not files:
-        raise FedproofError(f"the folder {path} has no file ending in {', '.join(SUFFIXES)}.")
     tables = [read_table(file) for file in files]
     for file, table in zip(files, tables, strict=True):
         differing = sorted(set(table.columns) ^ set(tables[0].columns))
@@ -84,6 +88,23 @@ def read_tables(path: Path) -> tuple[pandas.DataFrame, list[str] | None]:
     return pandas.concat(tables, ignore_index=True), rows
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return a file, or the tables of a folder by name; hidden ones, such as ``._a.csv``, are none.
+
+    Raises
+    ------
+    FedproofError
+        If the folder has no table.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.iterdir())
+    found = [f for f in files if f.name.lower().endswith(SUFFIXES) and f.name[0] != "."]
+    if not found:
+        raise FedproofError(f"the folder {path} has no file ending in {', '.join(SUFFIXES)}.")
+    return found
+
+
 def column_names(path: Path) -> list[str]:
     """Return the columns of a file, or of the first file of a folder, without reading rows.
 
@@ -95,9 +116,7 @@ def column_names(path: Path) -> list[str]:
     import pandas
     import pyarrow.parquet
 
-    if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.name.lower().endswith(SUFFIXES))
-        path = files[0] if files else path
+    path = files_of(path)[0]
     try:
         if path.name.lower().endswith(".parquet"):
             return [str(name) for name in pyarrow.parquet.read_schema(path).names]
@@ -122,3 +141,12 @@ def quoted(names: Sequence[str], most: int = 8) -> str:
     """Return the names in quotes, cut off after `most`."""
     more = ", ..." if len(names) > most else ""
     return ", ".join(f"'{name}'" for name in names[:most]) + more
+
+
+def is_numeric(values: pandas.Series[Any]) -> bool:
+    """Tell whether a column holds numbers, missing values aside; booleans are categories."""
+    from pandas.api.types import infer_dtype
+
+    return infer_dtype(values, skipna=True) in {
+        "integer", "floating", "mixed-integer-float", "decimal", "integer-na",
+    }  # fmt: skip

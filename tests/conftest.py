@@ -24,9 +24,9 @@ from server_app.evidence import files
 from server_app.federation.exchange import ExchangeGrid
 
 ROOT = Path(__file__).resolve().parent.parent
-_RUNS = itertools.count(1)
-"""Flower's ids of runs: no two are the same, also where one resumes another."""
 DEPLOYMENT = "tests/deployment/"
+_RUN_IDS = itertools.count(1)
+"""As a SuperLink would: no two runs share one, not even a run and the one that resumes it."""
 Tamper = Callable[[Message], "Message | list[Message] | None"]
 
 
@@ -81,7 +81,7 @@ class NodesGrid(ExchangeGrid):
         tamper: Tamper | None,
         run_id: int = 1,
     ) -> None:
-        self._run_id = run_id
+        self._run = Run.create_empty(run_id)
         self._contexts = {
             100 + i: Context(run_id, 100 + i, dict(config), RecordDict(), dict(run_config))
             for i, config in enumerate(node_configs)
@@ -95,7 +95,7 @@ class NodesGrid(ExchangeGrid):
 
     @property
     def run(self) -> Run:
-        return Run.create_empty(self._run_id)
+        return self._run
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self._contexts)
@@ -154,11 +154,11 @@ def run_nodes(
     nodes: int | Sequence[dict[str, Any]] = 1,
     tamper: Tamper | None = None,
 ) -> Ran:
-    """Run the real ServerApp and ClientApp on nodes in this process, as a run of its own."""
+    """Run the real ServerApp and ClientApp on nodes in this process."""
     told = [*overrides, f"run_dir={quote(directory)}"]
     compose.cache_clear()
     config = {"overrides": " ".join(f"'{o}'" for o in told)}
-    run_id = next(_RUNS)
+    run_id = next(_RUN_IDS)
     adopt_identity(run_id)
     if isinstance(nodes, int):
         nodes = [{"partition-id": i, "num-partitions": nodes} for i in range(nodes)]

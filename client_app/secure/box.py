@@ -6,14 +6,68 @@ import fcntl
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from client_app.secure.revealed import RevealedSums
 from conf.errors import FedproofError
 from task.atomic import atomic
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the clients of a node keep what they must not forget of a run.
+
+    Attributes
+    ----------
+    folder : Path
+        Of all runs.
+    run : str
+        Flower's id of this one.
+    settings : str
+        Digest of its settings.
+    """
+
+    folder: Path
+    run: str
+    settings: str
+
+    def bind(self) -> None:
+        """Note the run's settings, or refuse others than those that were noted.
+
+        Else a server could name a silo's rows otherwise (``task.client``) for a second sum of a
+        round.
+
+        Raises
+        ------
+        FedproofError
+            If the run had other settings before, or nothing can be written.
+        """
+        path = self.folder / self.run / "settings"
+        try:
+            if not path.exists():
+                _write_once(path, self.settings)
+            first = path.read_text(encoding="ascii")
+        except OSError as error:
+            raise FedproofError(
+                f"the settings of a run with secure sums cannot be noted ({error.strerror}): no "
+                "client takes part."
+            ) from None
+        if first != self.settings:
+            raise FedproofError(
+                "the server changed the settings of a run that has begun: nothing is sent."
+            )
+
+    def opened(self, client: str) -> AbstractContextManager[dict[str, Any]]:
+        """Yield what a client keeps secret in this run, as `opened` does."""
+        return opened(self.folder, self.run, client)
+
+    def revealed(self, client: str) -> RevealedSums:
+        """Return of which models a client helped to open sums."""
+        return RevealedSums(self.folder, self.settings, client)
 
 
 @contextmanager
@@ -27,17 +81,15 @@ def opened(folder: Path, run: str, client: str) -> Iterator[dict[str, Any]]:
     folder : Path
         Where this node keeps such files.
     run : str
-        As the server names it.
+        Flower's id of the run.
     client : str
         Whose secrets they are.
 
     Raises
     ------
     FedproofError
-        If the file is damaged or cannot be written, or the run's name could lead elsewhere.
+        If the file is damaged or cannot be written.
     """
-    if not re.fullmatch(r"[0-9a-z]{1,64}", run):
-        raise FedproofError("the server names the run in a way that cannot be a folder.")
     path = folder / run / hashlib.sha256(client.encode()).hexdigest()[:40]
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -55,23 +107,40 @@ def opened(folder: Path, run: str, client: str) -> Iterator[dict[str, Any]]:
         os.close(lock)
 
 
-def first_time(secrets: dict[str, Any], purpose: str, number: int) -> bool:
-    """Note that a client does its part in a round; return whether it never did, nor in a later one.
+def is_ahead(secrets: Mapping[str, Any], part: str, number: int) -> bool:
+    """Return whether a round comes after all in which a client did a part before.
 
     Parameters
     ----------
-    secrets : dict
+    secrets : mapping
         From `opened`.
-    purpose : str
-        Rounds are counted for each by itself.
+    part : str
+        What it does: rounds are counted for each by itself.
     number : int
         Of the round, from 1.
     """
-    done = secrets.setdefault("done", {})
-    if number <= done.get(purpose, 0):
+    return number > int(secrets.get("done", {}).get(part, 0))
+
+
+def first_time(secrets: dict[str, Any], part: str, number: int) -> bool:
+    """Note that a client does a part in a round; return whether it `is_ahead`."""
+    if not is_ahead(secrets, part, number):
         return False
-    done[purpose] = number
+    secrets.setdefault("done", {})[part] = number
     return True
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a new file, unless another process was first: who finds it finds all of it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    partial.write_text(text, encoding="ascii")
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()
 
 
 def _read(path: Path, client: str) -> dict[str, Any]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
-from client_app.secure.box import first_time, opened
-from client_app.secure.requests import Request, answer_each, require_roster, told_of
+from client_app.secure.box import Place, first_time
+from client_app.secure.requests import Request, answer_each, known_clients
+from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
 from task.arrays import array_of, record_of, values_of
@@ -21,6 +21,7 @@ from task.he.key_exchange import offer, seal, unseal
 from task.he.keyring import KeyRing, ring_of
 from task.layouts import Layout
 from task.secure.he import HE
+from task.secure.kinds import kind_of
 from task.wire import WireError, blob, config, listed
 
 
@@ -33,10 +34,8 @@ class HEClients:
         By the node's own settings.
     trust : Trust
         The clients' identity keys, and those that they know.
-    folder : Path
+    place : Place
         Where they keep their secrets.
-    run : str
-        What was started once.
 
     Raises
     ------
@@ -44,19 +43,14 @@ class HEClients:
         If they are to know whom they deal with, and have no roster.
     """
 
-    def __init__(self, protection: HE, trust: Trust, folder: Path, run: str) -> None:
+    def __init__(self, protection: HE, trust: Trust, place: Place) -> None:
         self._terms = protection.terms
         self._trust = trust
-        self._folder = folder
-        self._run = run
-        require_roster(trust, self._terms.pinned, "aggregation.identities=pinned", "unverified")
-
-    name = "he"
-    noise = None
-
-    def seat(self, client: str, told: ConfigRecord) -> None:
-        """Return nothing: encrypted sums have no sessions."""
-        del client, told
+        self._place = place
+        self._run = place.run
+        self._roster = known_clients(
+            trust, self._terms.pinned, "aggregation.identities=pinned", "unverified"
+        )
 
     def answer(self, client: str, told: RecordDict) -> RecordDict:
         """Answer what the server asks of a client, each request for itself."""
@@ -65,12 +59,12 @@ class HEClients:
             "seal": self._seal,
             "decrypt": self._decrypt,
         }
-        return answer_each(requests, client, told, simulated=self._trust.simulated)
+        return answer_each(requests, client, told)
 
     def hidden(
         self,
         client: str,
-        told: ConfigRecord,
+        question: Question,
         update: Tensor,
         weight: int,
         figures: Mapping[str, Sequence[float]],
@@ -81,8 +75,8 @@ class HEClients:
         ----------
         client : str
             Whose it is.
-        told : ConfigRecord
-            Which round, and the key where the client may not have it.
+        question : Question
+            The message that it answers: with the key, where the client may not have it.
         update : Tensor of float, shape (size,)
             May be empty.
         weight : int
@@ -95,18 +89,19 @@ class HEClients:
         FedproofError
             If nothing may be sent.
         """
-        purpose, number = str(told["purpose"]), int(str(told["number"]))
-        with opened(self._folder, self._run, client) as secrets:
-            if "sealed" in told:
-                self._unseal(client, told, secrets)
+        kind, number = question.kind, question.number
+        with self._place.opened(client) as secrets:
+            if "sealed" in question.exchange:
+                self._unseal(client, question.exchange, secrets)
             ring = self._ring(client, secrets)
-            if not first_time(secrets, purpose, number):
+            if not first_time(secrets, kind, number):
                 raise FedproofError(
-                    f"client '{client}' has encrypted an answer for round {number} ({purpose}) or "
+                    f"client '{client}' has encrypted an answer for round {number} ({kind}) or "
                     "a later one before, and sums of other cohorts could show the difference: it "
                     "sends nothing."
                 )
-        layout, parts = answers.encrypted(self._terms, ring, update, weight, figures)
+            layout, parts = answers.encrypted(self._terms, ring, update, weight, figures)
+            secrets.setdefault("encrypted", {})[kind] = [number, dict(layout.pack())]
         return RecordDict({"encrypted": _record(parts), "layout": layout.pack()}), None
 
     def _offer(self, client: str, told: RecordDict) -> RecordDict:
@@ -114,7 +109,7 @@ class HEClients:
         del told
         identity = self._trust.identity(client)
         key, offered = offer(self._run, client, identity)
-        with opened(self._folder, self._run, client) as secrets:
+        with self._place.opened(client) as secrets:
             secrets["offered"] = key.private_bytes_raw().hex()
             name = self._ring(client, secrets).name if "ring" in secrets else b""
         answer = ConfigRecord({"offer": offered, "identity": identity.public, "key": name})
@@ -126,7 +121,7 @@ class HEClients:
         receivers = listed(asked, "clients", str)
         offers, claimed = listed(asked, "offers", bytes), listed(asked, "identities", bytes)
         identity = self._trust.identity(client)
-        with opened(self._folder, self._run, client) as secrets:
+        with self._place.opened(client) as secrets:
             if "ring" not in secrets:
                 _keep(secrets, KeyRing.create(self._terms.parameters).data)
             ring = self._ring(client, secrets)
@@ -138,8 +133,7 @@ class HEClients:
                 route = (self._run, client, receiver)
                 sealed[receiver] = seal(ring.data, route, identity, offered, known)
             except FedproofError as error:
-                simulated = self._trust.simulated
-                refused[receiver] = told_of(error, client, "seal", simulated=simulated)
+                refused[receiver] = str(error)
         answer = ConfigRecord(
             {
                 "key": ring.name,
@@ -169,15 +163,20 @@ class HEClients:
     def _decrypt(self, client: str, told: RecordDict) -> RecordDict:
         """Open the sum of a round, once."""
         asked, arrays = config(told, "decrypt"), told.get("sums")
-        purpose, number = str(asked["purpose"]), int(str(asked["number"]))
+        kind, number = kind_of(str(asked["purpose"])), int(str(asked["number"]))
         layout = Layout.unpack(asked)
         if not isinstance(arrays, ArrayRecord):
             raise WireError("the message holds no sums")
-        with opened(self._folder, self._run, client) as secrets:
+        with self._place.opened(client) as secrets:
             ring = self._ring(client, secrets)
-            if not first_time(secrets, f"decrypt {purpose}", number):
+            if secrets.get("encrypted", {}).get(kind) != [number, dict(layout.pack())]:
                 raise FedproofError(
-                    f"client '{client}' has opened a sum of round {number} ({purpose}) or a later "
+                    f"client '{client}' has encrypted no such answer last in round {number} "
+                    f"({kind}): it opens no sum that is none of its own."
+                )
+            if not first_time(secrets, f"decrypt {kind}", number):
+                raise FedproofError(
+                    f"client '{client}' has opened a sum of round {number} ({kind}) or a later "
                     "one before, and two could show the difference: it opens no other."
                 )
         sums = {name: values_of(array) for name, array in arrays.items()}
@@ -194,11 +193,10 @@ class HEClients:
         FedproofError
             If the roster does not have it.
         """
-        if not self._terms.pinned:
+        if self._roster is None:
             return claimed
-        assert self._trust.roster is not None
         try:
-            return self._trust.roster[client]
+            return self._roster[client]
         except KeyError:
             raise FedproofError(
                 f"'{client}' is not in this node's roster: the encryption key is neither sent to "

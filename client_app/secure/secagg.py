@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, RecordDict
 
-from client_app.secure.box import first_time, opened
-from client_app.secure.requests import Request, answer_each, require_roster
+from client_app.secure.box import Place, first_time, is_ahead
+from client_app.secure.requests import Request, answer_each, known_clients
+from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
 from task.arrays import array_of, record_of
@@ -17,13 +17,12 @@ from task.layouts import Layout
 from task.secagg.client import Member
 from task.secagg.seat import Seat
 from task.secagg.session import Advert, FreshKeys, Session, cohort_of, members_of
+from task.secure.kinds import kind_of
 from task.secure.secagg import SecAgg
 from task.wire import blob, config, listed, numbered
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from task.privacy.distributed_dp import DistributedDP
 
 _SPARE = 4
 """Keys that were advertised and not used yet; of more, the oldest are thrown away."""
@@ -39,10 +38,8 @@ class SecAggClients:
         By the node's own settings.
     trust : Trust
         The clients' identity keys, and those that they know.
-    folder : Path
+    place : Place
         Where they keep their secrets.
-    run : str
-        What was started once.
     settle : callable
         Told how many vectors a sum will hold before a client signs that.
 
@@ -52,34 +49,15 @@ class SecAggClients:
         If they are to know whom they deal with, and have no roster.
     """
 
-    def __init__(
-        self, protection: SecAgg, trust: Trust, folder: Path, run: str, settle: Settle
-    ) -> None:
+    def __init__(self, protection: SecAgg, trust: Trust, place: Place, settle: Settle) -> None:
         self._settle = settle
         self._protection = protection
         self._terms = protection.terms
         self._trust = trust
-        self._folder = folder
-        self._run = run
-        require_roster(trust, self._terms.active, "aggregation.adversary=active", "semi_honest")
-
-    name = "secagg"
-
-    @property
-    def noise(self) -> DistributedDP | None:
-        """What adds noise to updates before they are masked."""
-        return self._protection.noise
-
-    def seat(self, client: str, told: ConfigRecord) -> Seat:
-        """Return the client's seat in the session that it is told of.
-
-        Raises
-        ------
-        FedproofError
-            If it has none.
-        """
-        with opened(self._folder, self._run, client) as secrets:
-            return _member(secrets, blob(told, "root"), client).seat
+        self._place = place
+        self._roster = known_clients(
+            trust, self._terms.active, "aggregation.adversary=active", "semi_honest"
+        )
 
     def answer(self, client: str, told: RecordDict) -> RecordDict:
         """Answer what the server asks of a client, each request for itself."""
@@ -89,12 +67,12 @@ class SecAggClients:
             "share": self._share,
             "advertise": self._advertise,
         }
-        return answer_each(requests, client, told, simulated=self._trust.simulated)
+        return answer_each(requests, client, told)
 
     def hidden(
         self,
         client: str,
-        told: ConfigRecord,
+        question: Question,
         update: Tensor,
         weight: int,
         figures: Mapping[str, Sequence[float]],
@@ -107,8 +85,8 @@ class SecAggClients:
         ----------
         client : str
             Whose it is.
-        told : ConfigRecord
-            Which session, and the shares that neighbours dealt.
+        question : Question
+            The message that it answers: in which session, with the shares that neighbours dealt.
         update : Tensor of float, shape (size,)
             May be empty.
         weight : int
@@ -123,14 +101,21 @@ class SecAggClients:
         """
         layout = Layout(len(update), {name: len(values) for name, values in figures.items()})
         numbers = [value for values in figures.values() for value in values]
-        with opened(self._folder, self._run, client) as secrets:
-            member = _member(secrets, blob(told, "root"), client)
-            _only_once(secrets, member)
+        with self._place.opened(client) as secrets:
+            member = _member(secrets, blob(question.exchange, "root"), client)
             seat = member.seat
+            if (seat.purpose, seat.number) != (question.kind, question.number):
+                raise seat.refusal("that is not what the message asks for")
+            self._place.revealed(client).require_same(
+                question.kind, question.model, member.cohort()
+            )
+            if not first_time(secrets, seat.purpose, seat.number):
+                raise _again(seat)
+            secrets.setdefault("models", {})[seat.purpose] = question.model.hex()
             codec = self._protection.codec(seat.root, seat.count, len(update), len(numbers))
             words = codec.encode(update, weight, numbers)
             try:
-                member.mask(words, numbered(told, "from", "sealed"))
+                member.mask(words, numbered(question.exchange, "from", "sealed"))
             finally:
                 _keep(secrets, member)
         masked = record_of({"masked": array_of(words)})
@@ -140,7 +125,7 @@ class SecAggClients:
         del told
         keys = FreshKeys.generate()
         advert = keys.advert(client, self._trust.identity(client))
-        with opened(self._folder, self._run, client) as secrets:
+        with self._place.opened(client) as secrets:
             spare = secrets.setdefault("keys", {})
             spare[advert.digest.hex()] = [keys.pack().hex(), advert.pack().hex()]
             for old in list(spare)[:-_SPARE]:
@@ -150,8 +135,8 @@ class SecAggClients:
     def _share(self, client: str, told: RecordDict) -> RecordDict:
         cohort, peers = config(told, "cohort"), config(told, "share")
         session = Session(
-            self._run,
-            str(cohort["purpose"]),
+            self._place.run,
+            kind_of(str(cohort["purpose"])).value,
             int(str(cohort["number"])),
             self._terms,
             cohort_of(blob(cohort, "digests")),
@@ -162,8 +147,7 @@ class SecAggClients:
                 listed(peers, "clients", str), listed(peers, "adverts", bytes), strict=True
             )
         ]
-        roster = self._trust.roster if self._terms.active else None
-        with opened(self._folder, self._run, client) as secrets:
+        with self._place.opened(client) as secrets:
             spare = secrets.get("keys", {})
             mine = [d for d in spare if bytes.fromhex(d) in session.digests]
             if not mine:
@@ -173,7 +157,10 @@ class SecAggClients:
                 )
             keys, advert = (bytes.fromhex(text) for text in spare.pop(mine[0]))
             own = Advert.unpack(client, advert)
-            member = Member.join(session, FreshKeys.unpack(keys), own, adverts, roster)
+            member = Member.join(session, FreshKeys.unpack(keys), own, adverts, self._roster)
+            # One that was dealt and not masked is replaced: it revealed nothing.
+            if not is_ahead(secrets, session.purpose, session.number):
+                raise _again(member.seat)
             sealed, committed = member.deal()
             _keep(secrets, member)
         return RecordDict(
@@ -186,7 +173,7 @@ class SecAggClients:
 
     def _agree(self, client: str, told: RecordDict) -> RecordDict:
         asked = config(told, "agree")
-        with opened(self._folder, self._run, client) as secrets:
+        with self._place.opened(client) as secrets:
             member = _member(secrets, blob(asked, "root"), client)
             alive = blob(asked, "alive")
             signature = member.agree(alive, self._trust.identity(client))
@@ -197,11 +184,14 @@ class SecAggClients:
     def _unmask(self, client: str, told: RecordDict) -> RecordDict:
         asked = config(told, "unmask")
         own = self._trust.identity(client).public
-        with opened(self._folder, self._run, client) as secrets:
+        with self._place.opened(client) as secrets:
             member = _member(secrets, blob(asked, "root"), client)
             # Its secrets are gone before what it answers can leave.
-            del secrets["members"][member.seat.purpose]
+            purpose = member.seat.purpose
+            del secrets["members"][purpose]
+            cohort, model = member.cohort(), bytes.fromhex(secrets["models"].pop(purpose, ""))
             shares = member.unmask(numbered(asked, "signers", "signatures"), own)
+            self._place.revealed(client).note(kind_of(purpose), model, cohort)
         return RecordDict(
             {"unmask": ConfigRecord({"of": list(shares), "shares": list(shares.values())})}
         )
@@ -222,11 +212,9 @@ def _keep(secrets: dict[str, Any], member: Member) -> None:
     secrets.setdefault("members", {})[member.seat.purpose] = kept
 
 
-def _only_once(secrets: dict[str, Any], member: Member) -> None:
+def _again(seat: Seat) -> FedproofError:
     """Refuse a second vector for one round: two sums that differ by a client would show it."""
-    seat = member.seat
-    if not first_time(secrets, seat.purpose, seat.number):
-        raise seat.refusal(
-            "it has sent a vector for this round or a later one before, and sums over other "
-            "cohorts could show the difference"
-        )
+    return seat.refusal(
+        "it has sent a vector for this round or a later one before, and sums over other "
+        "cohorts could show the difference"
+    )

@@ -23,11 +23,6 @@ class Trust:
         The public keys of all clients, pinned by the silo's operator.
     simulated : bool
         Whether all clients have their keys in `folder`: then it is the roster.
-
-    Attributes
-    ----------
-    simulated
-        As given.
     """
 
     def __init__(
@@ -36,8 +31,13 @@ class Trust:
         self._folder = folder
         self._given = identity
         self._pinned = roster
-        self.simulated = simulated
+        self._simulated = simulated
         self.identity = lru_cache(maxsize=4096)(self._identity)
+
+    @property
+    def given(self) -> bool:
+        """Whether the operator pinned a roster, which no run's settings switch off."""
+        return self._pinned is not None
 
     @cached_property
     def roster(self) -> Roster | None:
@@ -50,7 +50,7 @@ class Trust:
         """
         if self._pinned is not None:
             return read_roster(self._pinned)
-        return _Simulated(self) if self.simulated else None
+        return _Simulated(self) if self._simulated else None
 
     def _identity(self, client: str) -> Identity:
         """Return a client's key; it is made when it is first asked for.

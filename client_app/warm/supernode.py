@@ -99,6 +99,9 @@ def main(arguments: Sequence[str]) -> None:
                 f"{option} cannot be given to `fedproof supernode`, which talks to its own "
                 "processes: leave it out, or use flower-supernode."
             )
+    _check_data(rest)
+    # What this and its processes write (state, ledgers, logs) is the operator's alone.
+    os.umask(0o077)
     _keep_quiet()
     port = told.port or free_port()
     with tempfile.TemporaryDirectory(prefix="fedproof-") as folder:
@@ -112,6 +115,36 @@ def main(arguments: Sequence[str]) -> None:
         inbox = Inbox()
         _serve_from_a_thread(f"{told.host}:{port}", secret, inbox)
         _flower([*rest, *options, "--superexec-auth-secret-file", str(path)], inbox)
+
+
+def _check_data(options: Sequence[str]) -> None:
+    """Look at the silo's own table before the node is anybody's to ask.
+
+    Raises
+    ------
+    FedproofError
+        If it has no header, or columns that say whose row each is.
+    """
+    from flwr.common.config import parse_config_args
+
+    from task.privacy.policy import Policy
+    from task.table_checks import check_own_table
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--node-config", default="")
+    told = parser.parse_known_args(options)[0].node_config
+    try:
+        config = parse_config_args([told])
+    except ValueError:
+        return  # Flower says so itself.
+    if "data" not in config:
+        return
+    found = check_own_table(Path(str(config["data"])).expanduser(), Policy.of(config))
+    if found:
+        log.warning(
+            "%s: other values in nearly every row; plain runs tell the server all of them unless "
+            "they name such columns in task.drop", ", ".join(found)
+        )  # fmt: skip
 
 
 def _flower(arguments: Sequence[str], inbox: Inbox) -> None:

@@ -11,6 +11,7 @@ from string import Template
 from conf.errors import FedproofError
 from server_app.deploy import templates
 from server_app.deploy.federation import Federation, read_federation
+from server_app.deploy.ignored import IGNORE, ignore_all_but
 from server_app.deploy.keys import (
     make_authority,
     make_node_key,
@@ -35,6 +36,8 @@ _SILO = {
     "policy.yaml": templates.POLICY,
     "superlink": "$endpoint\n",
 }
+_SHARED = ("ca.crt", "node.pub", "roster", *_SILO)
+"""Files of a silo's kit that are no secrets."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -89,9 +92,11 @@ def initialise(folder: Path) -> None:
     authority = make_authority(federation.name)
     key, certificate = make_server(authority, federation.address)
     trusted = pem(authority[1])
+    write_new(folder / "ca" / IGNORE, ignore_all_but(()))
     write_new(folder / "ca" / "ca.key", secret(authority[0]), 0o600)
     write_new(folder / "ca" / "ca.crt", trusted)
     server = folder / "server"
+    write_new(server / IGNORE, ignore_all_but(("ca.crt", "server.pem", *_SERVER)))
     write_new(server / "server.key", secret(key), 0o600)
     write_new(server / "server.pem", pem(certificate) + trusted)
     write_new(server / "ca.crt", trusted)
@@ -101,6 +106,7 @@ def initialise(folder: Path) -> None:
     )  # fmt: skip
     for silo in federation.silos:
         kit = folder / "silos" / silo
+        write_new(kit / IGNORE, ignore_all_but(_SHARED))
         write_new(kit / "ca.crt", trusted)
         _write(
             kit, _SILO, federation, folder=silo, silo=silo, service="supernode",
@@ -134,6 +140,10 @@ def make_keys(kit: Path) -> None:
     """
     if not (kit / "ca.crt").is_file():
         raise FedproofError(f"{kit} is no kit of a silo: give a folder that `deploy init` wrote.")
+    # However the kit came here, its dotfile and its modes may not have come along.
+    kit.chmod(0o700)
+    if not (kit / IGNORE).exists():
+        write_new(kit / IGNORE, ignore_all_but(_SHARED))
     public = make_node_key(kit / "node.key")
     identity = Identity()
     try:

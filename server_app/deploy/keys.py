@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from conf.errors import FedproofError
+from task.atomic import make_folder
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 397
 _SKEW = timedelta(hours=1)
@@ -26,7 +27,7 @@ _SKEW = timedelta(hours=1)
 
 
 def write_new(path: Path, content: str | bytes, mode: int = 0o644) -> None:
-    """Write a file that is not there yet.
+    """Write a file that is not there yet; folders are made for this user alone.
 
     Raises
     ------
@@ -35,7 +36,7 @@ def write_new(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(file, "wb") as stream:
             stream.write(data)

@@ -20,6 +20,7 @@ from server_app.federation.validation import InvalidAnswerError
 from server_app.secure.collected import HiddenSum
 from task.privacy.accounting import ACCOUNTANT, Spend, epsilon
 from task.privacy.evaluation import Evaluations
+from task.privacy.ledger import is_head
 from task.privacy.policy import mechanism_of
 
 HELD_OUT = {
@@ -29,8 +30,8 @@ HELD_OUT = {
 }
 """What becomes of held-out rows."""
 ASSUMPTIONS = {
-    "record": "numbers of rows, and the columns and categories that clients agree on, are public; "
-    "training losses are not sent",
+    "record": "columns and categories that clients agree on are public, and numbers of rows in a "
+    "simulation (silos noise theirs); training losses are not sent",
     "client": "numbers of rows are public; every client adds its own noise; training losses are "
     "not sent",
 }
@@ -77,6 +78,7 @@ class Account:
         self._spends: dict[str, list[Spend]] = {}
         self._evaluations: dict[str, list[Spend]] = {}
         self._ledgers: dict[str, float] = {}
+        self._heads: dict[str, str] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -151,6 +153,9 @@ class Account:
         cost = content["privacy"].get("ledger-epsilon")
         if isinstance(cost, float) and math.isfinite(cost):
             self._ledgers[client] = cost
+        head = content["privacy"].get("ledger-head")
+        if isinstance(head, str) and is_head(head):
+            self._heads[client] = head
 
     def _count(self, client: str, content: RecordDict) -> None:
         self._spends.setdefault(client, []).append(spend_of(content))
@@ -168,7 +173,7 @@ class Account:
         evaluations = {c: [astuple(s) for s in all_] for c, all_ in self._evaluations.items()}
         return {
             "spends": spends, "evaluations": evaluations, "ledgers": self._ledgers,
-            "solved": self._solved,
+            "heads": self._heads, "solved": self._solved,
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any], tensors: Tensors) -> None:
@@ -188,7 +193,7 @@ class Account:
         self._spends = {c: [Spend(*s) for s in all_] for c, all_ in state["spends"].items()}
         told = state["evaluations"].items()
         self._evaluations = {c: [Spend(*s) for s in all_] for c, all_ in told}
-        self._ledgers = dict(state["ledgers"])
+        self._ledgers, self._heads = dict(state["ledgers"]), dict(state.get("heads", {}))
 
     def tensors(self) -> Tensors:
         """Return what a checkpoint keeps besides, as secret as the clients' data."""
@@ -230,6 +235,8 @@ class Account:
             "epsilon_most": round(max(costs.values(), default=0.0), 4),
             "ledger_epsilon": {c: round(v, 4) for c, v in sorted(ledgers.items())},
         }
+        if self._heads:
+            facts["ledger_heads"] = dict(sorted(self._heads.items()))
         if math.isfinite(privacy.max_epsilon):
             facts["max_epsilon"] = privacy.max_epsilon
         return facts

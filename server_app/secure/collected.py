@@ -22,7 +22,7 @@ class Purpose:
     Attributes
     ----------
     name : str
-        ``train`` or ``evaluate``.
+        A `task.secure.kinds.Kind`; clients refuse all else.
     number : int
         The round.
     cohort : sequence of str

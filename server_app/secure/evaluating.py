@@ -16,6 +16,7 @@ from server_app.privacy.account import spend_of
 from server_app.secure.collected import Collector, HiddenSum, Purpose, Upcoming, anything
 from task.evaluation import plausible, pooled
 from task.objectives import Objective
+from task.secure.kinds import Kind
 
 
 class SecureEvaluation:
@@ -56,7 +57,7 @@ class SecureEvaluation:
         """Ask the cohort; return the round's figures, without ``held_out`` if there is no sum."""
         config = ConfigRecord({"server-round": number})
         messages = list(strategy.configure_evaluate(number, arrays, config, self._grid))
-        purpose = Purpose("evaluate", number, tuple(self._grid.cohort))
+        purpose = Purpose(Kind.EVALUATE.value, number, tuple(self._grid.cohort))
         check = anything if self._noised is None else _costs
         collected = self._collector.collect(purpose, messages, timeout, self._upcoming, check)
         line: dict[str, Any] = {

@@ -139,7 +139,7 @@ class HECollector:
         """Let the clients do what they are asked for, and add up the ciphertexts."""
         told = {self._grid.receiver(message): message for message in messages}
         asked = {
-            client: RecordDict({**message.content, "secure": self._keys.told(client, purpose)})
+            client: RecordDict({**message.content, "secure": self._keys.told(client)})
             for client, message in told.items()
             if self._keys.reaches(client)
         }

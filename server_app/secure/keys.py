@@ -11,7 +11,6 @@ from flwr.app import ConfigRecord, RecordDict
 
 from conf.errors import FedproofError
 from server_app.secure.asking import Parts, answered
-from server_app.secure.collected import Purpose
 from task.shown import shown
 from task.wire import WireError, blob, listed
 
@@ -64,10 +63,9 @@ class KeyDelivery:
         """Return whether a client has the key, or gets it with its next message."""
         return client in self._holders or client in self._pending
 
-    def told(self, client: str, purpose: Purpose) -> ConfigRecord:
-        """Return what a client's next message says of the round, and of the key if it lacks it."""
-        pending = self._pending.get(client, ConfigRecord())
-        return ConfigRecord({"purpose": purpose.name, "number": purpose.number, **pending})
+    def told(self, client: str) -> ConfigRecord:
+        """Return what a client's next message says of the key: nothing, unless it lacks it."""
+        return self._pending.get(client, ConfigRecord())
 
     def arrived(self, client: str) -> None:
         """Note that a client encrypted with the key."""

@@ -79,7 +79,7 @@ def collector_of(settings: Settings, grid: ClientGrid, run: str, cohort: float) 
     grid : ClientGrid
         To the clients.
     run : str
-        What was started once.
+        Flower's id of the run.
     cohort : float
         Clients that train in a round, as expected.
 

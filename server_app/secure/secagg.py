@@ -21,6 +21,7 @@ from server_app.secure.collected import Check, Collected, Purpose, Tally, Upcomi
 from server_app.secure.group import Group
 from task.secagg.server import AbandonedError
 from task.secagg.session import Advert
+from task.secure.kinds import Kind
 from task.secure.secagg import SecAgg
 from task.seeding import generator
 from task.wire import WireError, blob
@@ -38,7 +39,7 @@ class SecAggCollector:
     grid : ClientGrid
         To the clients.
     run : str
-        What was started once.
+        Flower's id of the run, by which clients know it, too.
     seed : int
         Of the groups.
     """
@@ -147,7 +148,7 @@ class SecAggCollector:
         return groups, {c: told for group in groups for c, told in group.requests().items()}
 
     def _split(self, purpose: Purpose, there: list[str]) -> list[list[str]]:
-        count = self._protection.groups if purpose.name == "train" else 1
+        count = self._protection.groups if purpose.name == Kind.TRAIN else 1
         order = generator(self._seed, "groups", purpose.number).permutation(len(there))
         mixed = [there[i] for i in order] if count > 1 else there
         return [sorted(mixed[i::count]) for i in range(min(count, len(there)))]

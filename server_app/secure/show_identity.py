@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf.errors import FedproofError
+from server_app.deploy.ignored import keep_from_git
+from task.atomic import make_folder
 from task.identity import Identity, fingerprint, read_roster
 
 
@@ -24,6 +26,8 @@ def identity(arguments: Sequence[str]) -> None:
     told = parser.parse_args(arguments)
     if not told.path.exists():
         try:
+            make_folder(told.path.parent)
+            keep_from_git(told.path)
             Identity().write(told.path)
         except OSError as error:
             raise FedproofError(f"{told.path} cannot be written ({error.strerror}).") from None

@@ -14,6 +14,7 @@ from server_app.profile import EXCHANGE
 from server_app.secure.collected import Check, Collector, HiddenSum, Purpose, Upcoming
 from server_app.training import Training
 from task import layouts
+from task.secure.kinds import Kind
 from task.wire import config
 
 
@@ -43,7 +44,7 @@ class SecureTraining(Training):
         config = ConfigRecord({"server-round": number, **self._account.told()})
         with self._clock.stage("configuration"):
             asked, messages = self._configure(strategy, number, arrays, config)
-        purpose = Purpose("train", number, tuple(self._grid.cohort))
+        purpose = Purpose(Kind.TRAIN.value, number, tuple(self._grid.cohort))
         with self._clock.stage(EXCHANGE):
             collected = self._collector.collect(
                 purpose, messages, timeout, self._upcoming, self._hides(arrays)

@@ -54,6 +54,9 @@ class Mechanism:
         Examples of a batch that are computed at once; None: by the device (`PHYSICAL`).
     adaptive : AdaptiveClip or None
         How `clip` changes from batch to batch.
+    rows : int or None
+        Number of examples as others may know it, by which noised sums become means: the exact one
+        would show in them. None: the exact one.
     """
 
     sigma: float
@@ -63,6 +66,7 @@ class Mechanism:
     steps: int
     physical: int | None = None
     adaptive: AdaptiveClip | None = None
+    rows: int | None = None
 
     @property
     def spend(self) -> Spend:
@@ -108,7 +112,7 @@ def train_privately(
             shape_gradient(model.gradient, values, start, config, proximal_mu, drift=drift)
             optimizer.step()
     kept = optimizer.memory() | clipping.memory()
-    return Trained(math.nan, mechanism.steps, kept, mechanism)
+    return Trained(loss=math.nan, steps=mechanism.steps, memory=kept)
 
 
 class _Clipping:
@@ -156,6 +160,8 @@ class _Release:
         self._clipper = clipper_for(model.module, examples)
         mechanism = clipping.mechanism
         self._rate = mechanism.rate
+        rows = len(examples) if mechanism.rows is None else mechanism.rows
+        self._expected = self._rate * rows
         self._physical = mechanism.physical or PHYSICAL[self._device.type]
 
     def step(self) -> None:
@@ -169,7 +175,7 @@ class _Release:
                 self._clipper(self._model.module, chosen, self._objective, self._clipping.factors)
         add_noise(gradient, self._clipping.deviation, self._noise)
         self._clipping.adapt(self._noise)
-        gradient.div_(self._rate * len(examples))
+        gradient.div_(self._expected)
 
 
 def add_noise(gradient: Tensor, deviation: float, noise: SecureNoise) -> None:

@@ -77,7 +77,7 @@ class Head:
         FedproofError
             If it is something else.
         """
-        if not re.fullmatch(r"\d{1,9}:[0-9a-f]{64}", text):
+        if not is_head(text):
             raise FedproofError(f"'{text[:80]}' is no head of a ledger: give NUMBER:HASH.")
         number, _, digest = text.partition(":")
         return cls(int(number), digest)
@@ -92,6 +92,11 @@ class Head:
 
     def __str__(self) -> str:
         return f"{self.number}:{self.digest}"
+
+
+def is_head(text: str) -> bool:
+    """Tell whether a text is ``NUMBER:HASH``."""
+    return re.fullmatch(r"[0-9]{1,9}:[0-9a-f]{64}", text) is not None
 
 
 def standing(entries: Sequence[Entry]) -> list[Entry]:
@@ -135,7 +140,8 @@ class Ledger:
         FedproofError
             If it is damaged at its end, or cannot be read.
         """
-        return Head(*self._chain.last())
+        last = self._chain.last()
+        return Head(last.number, last.digest)
 
     def require_from(self, head: Head, keeper: str, secret: bytes | None = None) -> None:
         """Refuse a ledger that does not go on from where it ended once: an older, or another one.

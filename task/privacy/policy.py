@@ -10,10 +10,9 @@ from typing import Any, Self
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.options import INFINITY
-from task.privacy.accounting import epsilon
 from task.privacy.base import Privacy
+from task.privacy.composition import composed_epsilon
 from task.privacy.ledger import Entry, standing
-from task.refusals import Refusal, RefusalError
 from task.registry import find
 from task.rules import ANY, DELTA, FILE, Rules, read_rules, require_run, strictest
 
@@ -170,11 +169,11 @@ class Policy:
             If it is more than the silo's policy, or the run's ``max_epsilon``.
         """
         delta = self.measured_at(mechanism)
-        spends = [entry.spend for entry in standing(entries) if entry.unit == mechanism.unit]
-        cost = epsilon(spends, delta)
+        counted = [entry for entry in standing(entries) if entry.unit == mechanism.unit]
+        cost = composed_epsilon(counted, delta)
         _require_within(cost, self.max_epsilon, delta, client)
         if mechanism.max_epsilon < INFINITY:
-            own = cost if mechanism.delta == delta else epsilon(spends, mechanism.delta)
+            own = cost if mechanism.delta == delta else composed_epsilon(counted, mechanism.delta)
             _require_within(own, mechanism.max_epsilon, mechanism.delta, client)
         return cost
 
@@ -188,10 +187,9 @@ class Policy:
 
 def _require_within(cost: float, most: float, delta: float, client: str) -> None:
     if cost > most:
-        raise RefusalError(
-            Refusal.budget,
+        raise FedproofError(
             f"client '{client}' has reached its budget: one more round would cost "
-            f"ε = {cost:.3f} in all, max_epsilon is {most:g} (δ = {delta:g}).",
+            f"ε = {cost:.3f} in all, max_epsilon is {most:g} (δ = {delta:g})."
         )
 
 

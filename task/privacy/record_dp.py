@@ -47,7 +47,7 @@ class RecordDP(Privacy):
             )
 
     def mechanism(self, client: str, rows: int) -> Mechanism:
-        """Return what a client with so many training rows does in a round.
+        """Return what a client does in a round that tells others it has so many training rows.
 
         Raises
         ------
@@ -68,7 +68,7 @@ class RecordDP(Privacy):
             adaptive = AdaptiveClip(*self._quantile, sigma, rate * rows)
         return Mechanism(
             sigma, self._clip, self._per_layer, rate, steps,
-            physical=self._physical, adaptive=adaptive,
+            physical=self._physical, adaptive=adaptive, rows=rows,
         )  # fmt: skip
 
     def over(self, rounds: int, client: str, rows: int) -> Spend:

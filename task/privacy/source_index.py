@@ -9,21 +9,20 @@ spent.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from conf.errors import FedproofError
-from task.atomic import atomic, make_folder
+from task.atomic import atomic
+from task.locks import exclusive
 from task.privacy.carried import carry
 from task.privacy.fingerprint import COMMON, Fingerprint, files_below, overlap, take_fingerprint
 from task.privacy.fingerprint import union as union_of
@@ -247,15 +246,10 @@ class SourceIndex:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        path = self._folder / LOCK
-        with writing(path):
-            make_folder(self._folder)
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            with writing(self._folder / LOCK):
+                stack.enter_context(exclusive(self._folder / LOCK))
             yield
-        finally:
-            os.close(file)
 
 
 def _stamp_of(data: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -104,12 +105,26 @@ class Member:
             raise seat.refusal("a client has two keys in the cohort")
         for peer in peers:
             peer.require_signed()
-            if roster is not None and roster.get(peer.client) != peer.identity:
+        if roster is not None:
+            _require_known(seat, [own, *peers], roster)
+            if session.withstood < session.terms.colluders_among(seat.count):
                 raise seat.refusal(
-                    f"the identity key of '{peer.client}' is not in its roster: put it there if "
-                    "it is right"
+                    f"aggregation.threshold={session.terms.threshold:g} lets "
+                    f"{session.withstood + 1} colluding clients of {seat.count} open a vector"
                 )
         return cls(seat, keys, new_secret(), dict(zip(numbers, peers, strict=True)))
+
+    def cohort(self) -> bytes:
+        """Return a digest of the clients whose vectors the sum holds, or may hold before it signs.
+
+        Where it does not know all of them by name, in large cohorts, no two are the same.
+        """
+        names = {i: peer.client for i, peer in self.peers.items()}
+        names[self.seat.index] = self.seat.client
+        if len(names) < self.seat.count:
+            return self.seat.root
+        there = names.keys() if self.alive is None else members_of(self.alive)
+        return hashlib.sha256(bound(*sorted(names[i] for i in there))).digest()
 
     def deal(self) -> tuple[dict[int, bytes], bytes]:
         """Return encrypted shares for each neighbour, and the commitment to the self mask."""
@@ -266,3 +281,15 @@ class Member:
                 f"{count} of it and its neighbours {what}, {self.seat.threshold} are needed "
                 "(aggregation.threshold)"
             )
+
+
+def _require_known(seat: Seat, adverts: Sequence[Advert], roster: Roster) -> None:
+    """Refuse a session with anybody who is not in the roster, or is there twice."""
+    for advert in adverts:
+        if roster.get(advert.client) != advert.identity:
+            raise seat.refusal(
+                f"the identity key of '{advert.client}' is not in its roster: put it there if "
+                "it is right"
+            )
+    if len({advert.identity for advert in adverts}) < len(adverts):
+        raise seat.refusal("one identity key stands for two clients of the cohort")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -46,6 +47,8 @@ class Terms:
         Whether values are rounded at random, without bias, instead of to the nearest.
     active : bool
         Whether clients deal only with those in their roster.
+    colluders : int
+        Clients of a session that may collude with a server that cheats, at least.
     """
 
     bits: int
@@ -57,6 +60,11 @@ class Terms:
     dropout: float
     stochastic: bool
     active: bool
+    colluders: int = 1
+
+    def colluders_among(self, clients: int) -> int:
+        """Return how many colluders a session of so many clients must withstand."""
+        return max(self.colluders, math.ceil(self.corrupt * (clients - 1)))
 
 
 @dataclass(frozen=True)
@@ -149,9 +157,9 @@ class Session:
     Attributes
     ----------
     run : str
-        What was started once.
+        Flower's id of the run.
     purpose : str
-        What is added up.
+        What is added up (`task.secure.kinds.Kind`).
     number : int
         The round.
     terms : Terms
@@ -195,6 +203,25 @@ class Session:
     def threshold(self) -> int:
         """How many of a client's holders, itself and its neighbours, unmask it."""
         return threshold_of(self.degree + 1, self.terms.threshold)
+
+    @property
+    def withstood(self) -> int:
+        """How many colluders a server that cheats can have, and see no honest client's vector.
+
+        To open one, it needs t = `threshold` shares of the self mask, from holders that signed
+        that the client is there, and t of the mask key, from holders that signed that it is gone.
+        Each of the h holders signs once, and c colluders twice, so it succeeds if 2t <= h + c; if
+        no more than ``min_cohort`` clients are asked, none can be called gone. It also succeeds if
+        c >= t, or if all but one in the sum collude: a sum holds t clients, and ``min_cohort``.
+
+        In cohorts where not everybody is a neighbour, `graph.degree` sees to it for a share of
+        ``corrupt``, but for a chance of 2^-40.
+        """
+        terms, holders, threshold = self.terms, self.degree + 1, self.threshold
+        if holders < len(self):
+            return math.ceil(terms.corrupt * (len(self) - 1))
+        most = min(threshold - 1, max(threshold, terms.min_cohort) - 2)
+        return most if len(self) <= terms.min_cohort else min(most, 2 * threshold - holders - 1)
 
 
 def self_mask(root: bytes, client: int, secret: bytes) -> bytes:

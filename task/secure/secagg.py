@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from conf.errors import FedproofError
@@ -98,6 +98,12 @@ def build(settings: Settings) -> SecAgg:
         == "stochastic",
         active=choice(options, "aggregation.adversary", ("active", "semi_honest")) == "active",
     )
+    if terms.active and 2 * threshold - 1 < terms.corrupt:
+        raise FedproofError(
+            f"aggregation.threshold={threshold:g} holds off no server that cheats with a share of "
+            f"aggregation.corrupt={terms.corrupt:g} of the clients: raise it to 0.66, or choose "
+            "aggregation.adversary=semi_honest."
+        )
     groups = whole(options, "aggregation.groups", 1)
     noise = None
     if settings.privacy.name == "distributed_dp":
@@ -108,4 +114,6 @@ def build(settings: Settings) -> SecAgg:
         raise FedproofError(
             "privacy=distributed_dp makes noise for the sum of all: leave aggregation.groups out."
         )
+    if noise is not None:
+        terms = replace(terms, colluders=max(terms.colluders, noise.colluders))
     return SecAgg(terms, groups, noise)

@@ -48,7 +48,7 @@ def read(path: Path) -> list[Part]:
 
 
 def _folder(folder: Path, held_out: bool | None) -> Iterator[Part]:
-    files = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
+    files = [folder] if folder.is_file() else sorted(folder.glob("[!.]*.json"))
     if not files:
         raise FedproofError(
             f"no .json files at {folder}: task.path must be LEAF's data folder or a file of it."

@@ -54,7 +54,7 @@ class Task(TensorTask):
             raise FedproofError(f"there is no {path}: task.path must name texts, or LEAF's data.")
         if path.suffix == ".jsonl":
             return self._sequences(_read_jsonl(path))
-        files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+        files = sorted(path.glob("[!.]*.txt")) if path.is_dir() else [path]
         if files and all(file.suffix == ".txt" for file in files):
             return self._sequences((file.stem, _read_text(file)) for file in files)
         return _leaf_windows(path)

@@ -11,6 +11,7 @@ the columns mean (`task.declared`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 import task.base
 from conf.errors import FedproofError
 from conf.schema import Scaling
-from task import encoding, tables
+from task import encoding, table_checks, tables
 from task.base import ClientData, Examples, Json, ModelSpec, Pool
 from task.declared import (
     category_codes,
@@ -40,6 +41,7 @@ from task.options import choice
 if TYPE_CHECKING:
     import pandas
 
+log = logging.getLogger(__name__)
 KINDS = ("auto", "binary", "multiclass", "regression")
 MAX_INTEGER_CLASSES = 20
 """``task.kind=auto`` takes a target of more distinct integers than this for a quantity."""
@@ -99,6 +101,19 @@ class Task(task.base.Task["pandas.DataFrame"]):
         assert path is not None
         table, _ = tables.read_tables(path)
         return table_digests(table)[self._known(table[self._target()])]
+
+    def check_own(self, path: Path, protected: bool) -> None:
+        """Refuse a file without a header; a plain run's identifiers are worth a word."""
+        if protected:
+            table_checks.require_header(path)
+            return
+        table_checks.require_distinct_header(path)
+        table, _ = tables.read_tables(path)
+        if found := table_checks.identifiers(table, self._features(list(table.columns))):
+            log.warning(
+                "%s has another value in nearly every row, and this run tells the server all of "
+                "them: name it in task.drop", tables.quoted(found)
+            )  # fmt: skip
 
     def columns(self, path: Path | None) -> list[str] | None:
         """Return all columns of the table that are used: not those that are dropped."""
@@ -224,7 +239,7 @@ class Task(task.base.Task["pandas.DataFrame"]):
 
         Of a quantity no value is told: distinct values would be as good as the rows.
         """
-        numeric = encoding.is_numeric(target)
+        numeric = tables.is_numeric(target)
         told: Json = {"numeric": numeric, "moments": None, "values": None}
         if numeric:
             values = encoding.numbers(target)

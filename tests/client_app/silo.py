@@ -30,6 +30,8 @@ aggregation: {mechanism: any}
 metrics: {allowed: [any], sums: true, min_rows: 1}
 """
 """A policy that lets plain runs of one task pass."""
+SEEDED = {"held-out": "seed"}
+"""Node config of a silo whose held-out rows are those of a simulation with the run's seed."""
 LINEAGE = [["0123456789abcdef", 0]]
 CLIENT = "cleveland"
 KINDS = ("query", "train", "evaluate", "query.secure")

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from task.refusals import Refusal
-from tests.client_app.silo import CLIENT, OPEN, Silo, nothing_left
+from tests.client_app.silo import CLIENT, OPEN, SEEDED, Silo, nothing_left
 
 
 @pytest.fixture
 def silo(tmp_path: Path) -> Silo:
-    return Silo(tmp_path)
+    return Silo(tmp_path, extra=SEEDED)
 
 
 def test_metrics_leave_as_the_policy_says(tmp_path):
@@ -26,7 +25,7 @@ def test_metrics_leave_as_the_policy_says(tmp_path):
     assert set(part["metrics"]) == {"num-examples", "steps"}
     for rule, change in (("min_rows", "sums: true, min_rows: 105"), ("sums", "min_rows: 1")):
         policy = OPEN.replace("sums: true, min_rows: 1", change)
-        silo = Silo(tmp_path / rule, policy)
+        silo = Silo(tmp_path / rule, policy, SEEDED)
         nothing_left(silo.ask("evaluate", parts={CLIENT: silo.part()}), silo)
         assert f"metrics.{rule}" in silo.last.reason
 
@@ -60,7 +59,7 @@ def test_what_cannot_be_logged_does_not_leave(silo, monkeypatch):
     write = os.write
     monkeypatch.setattr("task.hash_chain.os.write", lambda file, line: write(file, line[:5]))
     answer = silo.ask("train", parts={CLIENT: silo.part()})
-    assert answer.header == {"refused": Refusal.records}
+    assert answer.header == {"refused": "this silo's audit log cannot be written."}
     assert not answer.parts
     monkeypatch.undo()
     assert [r.message for r in silo.audit.receipts()] == ["query"]
@@ -81,7 +80,7 @@ def test_an_unforeseen_error_stays_at_home(silo, monkeypatch, caplog):
     monkeypatch.setattr("task.source.DataSource.size", fail)
     answer = silo.ask("query")
     nothing_left(answer, silo)
-    assert answer.header["refused"] == Refusal.failed
+    assert answer.header["refused"] == "KeyError: see this node's log."
     assert "patient 17" in caplog.text and "patient 17" not in silo.audit.path.read_text()
 
 

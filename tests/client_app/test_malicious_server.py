@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from client_app.node import node_of
+from client_app.site import site_of
+from conf.errors import FedproofError
 from task.audit import ANSWERED, REFUSED
 from task.parcel import PARCEL, wrap
 from task.wire import Cohort
-from tests.client_app.silo import CLIENT, KINDS, OPEN, Silo, nothing_left
+from tests.client_app.silo import CLIENT, KINDS, OPEN, SEEDED, Silo, nothing_left
 
 
 @pytest.fixture
 def silo(tmp_path: Path) -> Silo:
-    return Silo(tmp_path)
+    return Silo(tmp_path, extra=SEEDED)
 
 
 def with_policy(folder: Path, more: str, **extra: object) -> Silo:
@@ -30,7 +33,7 @@ def test_an_honest_server_is_answered(silo):
     trained = silo.ask("train", parts={CLIENT: silo.part()})
     assert set(trained.parts[CLIENT]) == {"arrays", "metrics"}
     receipt = silo.last
-    assert (receipt.decision, receipt.round, receipt.run) == (ANSWERED, 1, "1")
+    assert (receipt.decision, receipt.round, receipt.run) == (ANSWERED, 1, "0123456789abcdef")
     assert receipt.rows == {CLIENT: 199}
     assert receipt.left["bytes"] > 6000 and receipt.left["norm"] > 1
     silo.ask("evaluate", parts={CLIENT: silo.part()})
@@ -153,7 +156,7 @@ PRIVATE = "tasks: [healthcare]\naggregation: {mechanism: any}\nmetrics: {sums: t
     ],
 )
 def test_privacy_is_not_lowered(tmp_path, overrides, reason):
-    silo = Silo(tmp_path, PRIVATE + "privacy: {max_epsilon: 4}\n")
+    silo = Silo(tmp_path, PRIVATE + "privacy: {max_epsilon: 4}\n", SEEDED)
     answers = [silo.ask("train", overrides, {CLIENT: silo.part("", n)}) for n in range(1, 9)]
     if reason is None:
         # Within the budget at the silo's own δ it is answered; then never again.
@@ -173,7 +176,7 @@ def test_rounds_beyond_the_limit_are_not_trained(tmp_path):
     # The same round over and over, as a server would that averages noise away.
     answers = [silo.ask("train", told, {CLIENT: silo.part(number=1)}) for _ in range(5)]
     assert [bool(answer.parts) for answer in answers] == [True] * 3 + [False] * 2
-    assert "3 rounds of this run were asked for" in silo.last.reason
+    assert "3 rounds of this run were trained" in silo.last.reason
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,12 +247,19 @@ def test_malformed_cohorts(silo, kind, name):
 def test_headers_that_make_no_sense(silo, field, value):
     settings = "train.momentum=0.9 train.keep_optimizer=true"
     answer = silo.ask("train", settings, {CLIENT: silo.part()}, **{field: value})
-    if field in ("stack", "sum_unit", "sum_from"):
-        # A silo does not look at what a simulation's server says for speed.
+    if field in ("shared", "sum_unit", "sum_from"):
+        # A field that does not matter here changes nothing.
         assert answer.parts[CLIENT]["metrics"]["num-examples"] == 199
     else:
         nothing_left(answer, silo)
     assert not list(silo.folder.parent.rglob("x"))
+
+
+@pytest.mark.parametrize(
+    "groups", [[[CLIENT, CLIENT]], [[CLIENT], [CLIENT]], [[CLIENT, "b"]], [[]], [[1]], 7, None]
+)
+def test_nobody_trains_twice_or_is_left_out_of_stacks(silo, groups):
+    nothing_left(silo.ask("train", parts={CLIENT: silo.part()}, stack=2, stacks=groups), silo)
 
 
 @pytest.mark.parametrize("number", ["two", [1], -1, 2**80, 1.5])
@@ -275,3 +285,18 @@ def test_a_cohort_of_one_is_no_sum(tmp_path):
             answer = silo.ask(kind, overrides, {CLIENT: part})
             nothing_left(answer, silo)
             assert reason in silo.last.reason
+
+
+def test_a_run_chooses_neither_which_rows_are_held_out_nor_how_many(tmp_path):
+    """The attack: evaluations under two seeds or fractions cover rows that are trained on."""
+    silo = Silo(tmp_path)
+    private = "privacy=record_dp privacy.sigma=2 task.scaling=local"
+    sources = [
+        node_of(site_of(silo.context(f"{private} seed={seed}"))).source for seed in (0, 1, 2)
+    ]
+    first, *others = (source.split(CLIENT)[1] for source in sources)
+    assert 30 < len(first) < 130
+    assert all(np.array_equal(held_out, first) for held_out in others)
+    other = node_of(site_of(silo.context(f"{private} task.test_fraction=0.5"))).source
+    with pytest.raises(FedproofError, match="would be evaluated"):
+        other.split(CLIENT)

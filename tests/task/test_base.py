@@ -1,3 +1,6 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +25,22 @@ def test_merged_moments_are_those_of_the_union(sizes, seed):
         std = known.std(ddof=1) if len(known) > 1 else 0.0
         assert merged["mean"][column] == pytest.approx(mean, abs=1e-9)
         assert merged["std"][column] == pytest.approx(std, abs=1e-6)
+
+
+FAR = [(1.7e9, 10.0), (1.7e12, 1e4), (1e6, 0.01), (-3e15, 100.0), (0.0, 1e-9), (25.7, 0.0)]
+
+
+@pytest.mark.parametrize(("mean", "deviation"), FAR)
+@pytest.mark.parametrize("sizes", [(120,), (7, 1, 300), (40, 40, 40, 1)])
+def test_moments_of_columns_far_from_zero_are_those_of_exact_arithmetic(mean, deviation, sizes):
+    rng = np.random.default_rng(1)
+    parts = [mean + deviation * rng.normal(i, 1, (size, 1)) for i, size in enumerate(sizes)]
+    exact = [Fraction(float(value)) for part in parts for value in part.ravel()]
+    centre = sum(exact) / len(exact)
+    variance = sum((value - centre) ** 2 for value in exact) / (len(exact) - 1)
+    merged = merge_moments([moments(torch.tensor(part)) for part in parts])
+    assert merged["mean"][0] == pytest.approx(float(centre), rel=1e-15)
+    assert merged["std"][0] == pytest.approx(math.sqrt(variance), rel=1e-9, abs=0)
 
 
 def test_moments_run_over_all_axes_but_the_last():

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.compose import compose
+from conf.errors import FedproofError
 from task.base import Examples
-from task.held_out import example_digests, keyed_held_out, table_digests
+from task.held_out import example_digests, keyed_held_out, pin_split, table_digests
 from task.source import DataSource
 from task.tasks.healthcare import EMBEDDED
 
@@ -110,3 +111,18 @@ def test_a_table_holds_out_the_same_rows_whatever_is_used_of_it(tmp_path):
     first = held_out_rows(file, *base, "task.target=y")
     assert held_out_rows(file, *base, "task.target=z", "task.drop=[x]") == first
     assert 20 < len(first[1]) < 80
+
+
+def test_the_rule_of_a_split_is_pinned(tmp_path):
+    """The attack: two fractions, of which the larger evaluates what the smaller trained on."""
+    path = tmp_path / "source.split"
+    pin_split(path, "task.test_fraction=0.25")
+    pin_split(path, "task.test_fraction=0.25")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FedproofError, match=r"by task.test_fraction=0.25, this one by .*=0.5"):
+        pin_split(path, "task.test_fraction=0.5")
+    path.write_text("")
+    with pytest.raises(FedproofError, match="a rule that was not written"):
+        pin_split(path, "task.test_fraction=0.25")
+    with pytest.raises(FedproofError, match="cannot be kept"):
+        pin_split(tmp_path / "nowhere" / "source.split", "task.test_fraction=0.25")

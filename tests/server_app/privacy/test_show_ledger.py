@@ -4,6 +4,8 @@ from conf.errors import FedproofError
 from server_app.privacy import show_ledger
 from task.privacy.accounting import Spend, epsilon
 from task.privacy.ledger import Entry, Ledger
+from task.privacy.row_counts import SPEND, RowCounts
+from task.privacy.source_key import source_key
 from tests.flower import fedproof
 
 
@@ -31,6 +33,30 @@ def test_a_torn_line_is_shown_and_cut_off(ledger, capsys):
         show_ledger.main([str(ledger.path)])
     show_ledger.main([str(ledger.path), "--repair"])
     assert "5 bytes of a torn line were cut off" in capsys.readouterr().out
+
+
+def test_a_head_that_others_keep(ledger, capsys):
+    with pytest.raises(FedproofError, match="a head is a hash under that key"):
+        show_ledger.main([str(ledger.path), "--expect", "1:" + "0" * 64])
+    secret = source_key(ledger.path.parent, missed=False)
+    head = ledger.head().sealed(secret)
+    show_ledger.main([str(ledger.path), "--expect", str(head)])
+    assert f"head {head}" in capsys.readouterr().out
+    with pytest.raises(FedproofError, match="entry 3 that --expect knows"):
+        show_ledger.main([str(ledger.path), "--expect", f"3:{head.digest}"])
+    with pytest.raises(FedproofError, match="is no head"):
+        show_ledger.main([str(ledger.path), "--expect", "new"])
+
+
+def test_whose_rows_and_which_counts(tmp_path, capsys):
+    source = Ledger(tmp_path / "source.jsonl")
+    for client in ("north", "south"):
+        source.spend(Entry("record", SPEND, RowCounts(61, 20).facts, "p", client), lambda _: None)
+    show_ledger.main([str(source.path)])
+    shown = capsys.readouterr().out
+    assert "north" in shown and "61" in shown
+    # Disjoint rows: the second costs nothing more.
+    assert shown.count(f"{epsilon([SPEND], 1e-5):.4f}") == 2
 
 
 def test_bad_input(ledger, tmp_path):

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from conf.errors import FedproofError
 from task import hash_chain as module
 from task.hash_chain import DamagedChainError
 from task.privacy.accounting import Spend
-from task.privacy.ledger import Entry, Ledger
+from task.privacy.ledger import Entry, Head, Ledger
 from tests.flower import ROOT
 
 
@@ -202,3 +203,90 @@ def test_a_ledger_that_cannot_be_written(tmp_path):
     blocker.write_text("")
     with pytest.raises(FedproofError, match=r"cannot be written \(.*\): nothing was released"):
         Ledger(blocker / "ledger").spend(entry(), free)
+
+
+class Disk:
+    """What of a folder would be there after a power cut: names and contents that were synced."""
+
+    def __init__(self, root, monkeypatch):
+        self.root, self._sync = root, os.fsync
+        self.names: dict[int, dict[str, int]] = {root.stat().st_ino: {}}
+        self.contents: dict[int, bytes] = {}
+        self.points: list[dict] = []
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def fsync(self, number):
+        self._sync(number)
+        path, known = Path(f"/proc/self/fd/{number}"), os.fstat(number).st_ino
+        if path.is_dir():
+            inside = {each.name: each.stat().st_ino for each in path.iterdir()}
+            self.names[known] = inside
+            self.names |= {inside[e.name]: {} for e in path.iterdir() if e.is_dir()} | self.names
+        else:
+            self.contents[known] = path.read_bytes()
+        self.points.append({})
+        self._list(self.root.stat().st_ino, "", self.points[-1])
+
+    def _list(self, folder, prefix, into):
+        for name, number in self.names.get(folder, {}).items():
+            if number in self.names:
+                self._list(number, f"{prefix}{name}/", into)
+            else:
+                into[prefix + name] = self.contents.get(number, b"")
+
+    def after_cut(self, point, folder):
+        for name, content in self.points[point].items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return folder
+
+
+def test_a_power_cut_at_any_moment_forgets_nothing_that_was_released(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    disk = Disk(tmp_path / "disk", monkeypatch)
+    made = Ledger(tmp_path / "disk" / "new" / "folder" / "ledger.jsonl")
+    released = []
+    for number in (1, 2, 3):
+        made.spend(entry(number), free)
+        released.append(len(disk.points) - 1)
+    for point in range(len(disk.points)):
+        done = sum(point >= last for last in released)
+        folder = disk.after_cut(point, tmp_path / str(point))
+        found = Ledger(folder / "new" / "folder" / "ledger.jsonl").entries()
+        assert found in ([entry(n) for n in range(1, done + k)] for k in (1, 2)), point
+
+
+def test_an_older_ledger_put_back_shows_to_who_knows_its_head(ledger, tmp_path):
+    secret, kept = bytes(32), tmp_path / "kept.jsonl"
+    heads = [ledger.head()]
+    for number in (1, 2, 3):
+        ledger.spend(entry(number), free)
+        heads.append(ledger.head())
+        if number == 2:
+            ledger.copy_to(kept)
+    older = Ledger(kept)
+    assert older.entries() == ledger.entries()[:2]
+    for head in heads:
+        ledger.require_from(head, "the log")
+        ledger.require_from(head.sealed(secret), "the log", secret)
+    for head in heads[:3]:
+        older.require_from(head, "the log")
+    for told, key in ((heads[3], None), (heads[3].sealed(secret), secret)):
+        with pytest.raises(FedproofError, match=r"does not go on from the entry 3 that the log"):
+            older.require_from(told, "the log", key)
+    # Of the same length, but with another history.
+    older.spend(entry(7), free)
+    with pytest.raises(FedproofError, match="put back the newest"):
+        older.require_from(heads[3], "the log")
+
+
+def test_a_head_that_others_keep_tells_nothing_of_what_was_written(ledger):
+    ledger.spend(entry(1), free)
+    head = ledger.head()
+    told = [head.sealed(secret) for secret in (bytes(32), b"k" * 32)]
+    assert len({head.digest, *(each.digest for each in told)}) == 3
+    assert Head.read(str(told[0])) == told[0]
+    for text in ("", "1", "x:" + "0" * 64, "1:" + "0" * 63, "1:" + "0" * 64 + "\n"):
+        with pytest.raises(FedproofError, match="is no head of a ledger"):
+            Head.read(text)

@@ -78,7 +78,8 @@ class Run:
     def join(self, i: int, **changes: Any) -> Member:
         told = {
             "session": self.session(), "keys": self.keys[i], "own": self.adverts[i],
-            "peers": self.server.neighbours(i), "roster": self.roster,
+            "peers": self.server.neighbours(i),
+            "roster": self.roster if self.terms.active else None,
         }  # fmt: skip
         return Member.join(**{**told, **changes})
 

@@ -91,6 +91,7 @@ def cohorts(draw: st.DrawFn) -> tuple[Run, Lost, np.ndarray, bool]:
         TERMS,
         bits=bits,
         threshold=draw(st.sampled_from([0.5, 0.66, 0.9])),
+        active=False,
         min_cohort=draw(st.integers(2, 4)),
     )
     row = st.lists(st.integers(0, 2**bits - 1), min_size=2, max_size=2)
@@ -152,6 +153,7 @@ def random_case(rng: random.Random, number: int) -> tuple[Run, Lost, np.ndarray,
         TERMS,
         bits=bits,
         threshold=rng.choice([0.5, 0.66, 0.66, 0.8]),
+        active=False,
         min_cohort=rng.choice([2, 3, 3, 3, 4]),
     )
     lost: list[set[int]] = [set(), set(), set(), set()]

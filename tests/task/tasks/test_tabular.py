@@ -97,7 +97,7 @@ def test_nothing_of_a_quantity_is_told(file):
     told = task.describe(task.load(file(x=[1.5, 2.5, 7.125], y=[0.1, 0.2, 0.7])).rows)
     assert told["target"]["values"] is None
     assert "7.125" not in json.dumps(told)
-    assert set(told["columns"]["x"]["moments"]) == {"count", "sum", "squares"}
+    assert set(told["columns"]["x"]["moments"]) == {"count", "mean", "remainder", "deviations"}
     private = tabular(scaling=Scaling.local)
     told = private.describe(private.load(file(x=[1.5, 2.5], y=["a", "b"])).rows)
     assert told["columns"]["x"]["moments"] is None
