@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import yaml
 
 from conf.digest import settings_digest
 from conf.errors import FedproofError
-from conf.schema import Settings, TaskConfig
+from conf.schema import Settings
 
 ANY = "any"
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -280,55 +280,59 @@ def _check(rules: Any, prefix: str, path: Path) -> None:
             )
 
 
-def require_run(rules: Rules, settings: Settings) -> None:
-    """Refuse a run whose settings ask for more than the file allows.
+def refusals(rules: Rules, settings: Settings) -> Iterator[RefusedError]:
+    """Yield why the file does not allow a run, rule by rule."""
+    task, held_out = settings.task, rules.held_out
+    if rules.settings and (digest := settings_digest(settings)) not in rules.settings:
+        yield RefusedError("settings", f"the run's settings {digest} are not among the approved")
+    if task.name not in rules.tasks:
+        yield RefusedError("tasks", f"the run has task={task.name}, not one of {list(rules.tasks)}")
+    yield from _beyond_limits(rules.limits, settings)
+    if not held_out.least <= task.test_fraction <= held_out.most:
+        yield RefusedError(
+            "held_out",
+            f"the run has task.test_fraction={task.test_fraction:g}, not {held_out.least:g} to "
+            f"{held_out.most:g}",
+        )
+    # Whom noise protects is not the run's to choose.
+    column = None if rules.client in (FILE, NATURAL) else rules.client
+    if task.client != column:
+        yield RefusedError("client", f"the run has task.client={task.client}, not {column}")
+    declared: Mapping[str, Sequence[Any]] = task.options.get("categories") or {}
+    for category in rules.categories:
+        others = {str(v) for v in declared.get(category.column, ())} - {*category.values}
+        if others:
+            yield RefusedError(
+                "categories", f"the run names {sorted(others)} in column '{category.column}'"
+            )
+
+
+def require_columns(rules: Rules, task: str, used: Iterable[str] | None) -> None:
+    """Refuse a task that uses columns which the file does not name; None: it cannot say which.
 
     Raises
     ------
     RefusedError
         Then.
     """
-    train, limits, task = settings.train, rules.limits, settings.task
-    if rules.settings and (digest := settings_digest(settings)) not in rules.settings:
-        raise RefusedError("settings", f"the run's settings {digest} are not among the approved")
-    if task.name not in rules.tasks:
-        raise RefusedError("tasks", f"the run has task={task.name}, not one of {list(rules.tasks)}")
-    asked = (
+    if not rules.columns:
+        return
+    if used is None:
+        raise RefusedError("columns", f"task={task} names no columns")
+    if others := sorted({*used} - {*rules.columns}):
+        raise RefusedError("columns", f"the run would use {others}")
+
+
+def _beyond_limits(limits: LimitRules, settings: Settings) -> Iterator[RefusedError]:
+    train = settings.train
+    for name, wanted, most in (
         ("rounds", settings.rounds, limits.rounds),
         ("evaluations", -(-settings.rounds // settings.evaluate_every), limits.evaluations),
         ("epochs", 0 if train.steps else train.epochs, limits.epochs),
         ("steps", train.steps or 0, limits.steps),
-    )
-    for name, wanted, most in asked:
+    ):
         if wanted > most:
-            raise RefusedError(f"limits.{name}", f"the run has {name}={wanted}, at most {most}")
-    least, most_held = rules.held_out.least, rules.held_out.most
-    if not least <= task.test_fraction <= most_held:
-        raise RefusedError(
-            "held_out",
-            f"the run has task.test_fraction={task.test_fraction:g}, not {least:g} to "
-            f"{most_held:g}",
-        )
-    _require_client(rules, task)
-    _require_categories(rules, task)
-
-
-def _require_client(rules: Rules, task: TaskConfig) -> None:
-    """Refuse another column of clients than the file's: whom noise protects is not the run's."""
-    allowed = None if rules.client in (FILE, NATURAL) else rules.client
-    if task.client != allowed:
-        raise RefusedError("client", f"the run has task.client={task.client}, not {allowed}")
-
-
-def _require_categories(rules: Rules, task: TaskConfig) -> None:
-    """Refuse categories that the file does not name, of columns of which it names some."""
-    declared: Mapping[str, Sequence[Any]] = task.options.get("categories", {})
-    for category in rules.categories:
-        others = {str(v) for v in declared.get(category.column, ())} - {*category.values}
-        if others:
-            raise RefusedError(
-                "categories", f"the run names {sorted(others)} in column '{category.column}'"
-            )
+            yield RefusedError(f"limits.{name}", f"the run has {name}={wanted}, at most {most}")
 
 
 def _window(text: str) -> tuple[frozenset[int], int, int]:

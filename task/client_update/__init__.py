@@ -15,7 +15,8 @@ def update_of(settings: Settings) -> ClientUpdate:
     Raises
     ------
     FedproofError
-        If its settings are wrong, or it would send what the run's privacy does not protect.
+        If its settings are wrong, or it would send what the run's privacy or secure sums do not
+        protect.
     """
     name = settings.strategy.name
     if name not in names(__name__):
@@ -28,5 +29,11 @@ def update_of(settings: Settings) -> ClientUpdate:
             f"strategy={name} sends '{update.sends[0]}' beside the model, which "
             f"privacy={settings.privacy.name} neither clips nor noises: choose privacy=record_dp, "
             "or another strategy."
+        )
+    hidden = settings.aggregation.name
+    if update.sends and hidden != "none":
+        raise FedproofError(
+            f"strategy={name} sends '{update.sends[0]}' of each client beside its update, which "
+            f"aggregation={hidden} hides: choose another strategy."
         )
     return update

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from conf.errors import FedproofError
 from conf.schema import Settings
+from task.demands import unmet_demands
 from task.options import INFINITY
 from task.privacy.base import Privacy
 from task.privacy.composition import composed_epsilon
 from task.privacy.ledger import Entry, standing
 from task.registry import find
-from task.rules import ANY, DELTA, FILE, Rules, read_rules, require_run, strictest
+from task.rules import ANY, DELTA, FILE, Rules, read_rules, refusals, strictest
 
 
 def mechanism_of(settings: Settings) -> Privacy | None:
@@ -119,43 +120,50 @@ class Policy:
         FedproofError
             Then.
         """
+        for refusal in self.refusals(settings):
+            raise refusal
+
+    def refusals(self, settings: Settings) -> Iterator[FedproofError]:
+        """Yield why a run is refused, demand by demand."""
         if self.rules is not None:
-            require_run(self.rules, settings)
+            yield from refusals(self.rules, settings)
         if self.privacy is not None and settings.privacy.name != self.privacy:
-            raise FedproofError(
+            yield FedproofError(
                 f"this node's policy demands privacy={self.privacy}, the run has "
                 f"privacy={settings.privacy.name}: nothing is sent."
             )
         placement = settings.privacy.options.get("placement")
         if self.placement is not None and placement != self.placement:
-            raise FedproofError(
+            yield FedproofError(
                 f"this node's policy demands privacy.placement={self.placement}, the run has "
                 f"{placement or 'no client-level privacy'}: nothing is sent."
             )
         bounded = self.needs_privacy and self.max_epsilon < INFINITY
         if bounded and settings.privacy.name == "none":
-            raise FedproofError(
+            yield FedproofError(
                 f"this node's policy allows max-epsilon={self.max_epsilon:g}, the run has no "
                 "privacy: nothing is sent."
             )
-        self._require_aggregation(settings)
+        yield from self._open_sums(settings)
+        if self.demands_privacy or self.aggregation is not None:
+            yield from unmet_demands(settings)
 
-    def _require_aggregation(self, settings: Settings) -> None:
+    def _open_sums(self, settings: Settings) -> Iterator[FedproofError]:
         name, options = settings.aggregation.name, settings.aggregation.options
         if self.aggregation is not None and name != self.aggregation:
-            raise FedproofError(
+            yield FedproofError(
                 f"this node's policy demands aggregation={self.aggregation}, the run has "
                 f"aggregation={name}: nothing is sent."
             )
         for key, demanded in (("adversary", self.adversary), ("identities", self.identities)):
             if demanded is not None and options.get(key, demanded) != demanded:
-                raise FedproofError(
+                yield FedproofError(
                     f"this node's policy demands aggregation.{key}={demanded}, the run has "
                     f"aggregation.{key}={options[key]}: nothing is sent."
                 )
         for key, least in (("min_cohort", self.min_cohort), ("threshold", self.threshold)):
             if key in options and options[key] < least:
-                raise FedproofError(
+                yield FedproofError(
                     f"this node's policy demands {key.replace('_', '-')}={least:g} at least, the "
                     f"run has aggregation.{key}={options[key]:g}: nothing is sent."
                 )
