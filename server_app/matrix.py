@@ -146,9 +146,10 @@ def _run(place: tuple[str, ...], overrides: list[str], directory: Path) -> Cell:
         page,
         row,
         column,
-        score=summary["held_out"][settings.task.metric],
+        score=summary["held_out"].get(settings.task.metric),
         backdoor=lines[-1].get("backdoor_success"),
         seconds=_since(started),
+        failure="" if summary["held_out"] else "it was not evaluated",
     )
     return replace(cell, **shares(lines, set(run["attackers"])))  # type: ignore[arg-type]
 

@@ -26,6 +26,8 @@ _LARGE = 1e30
 """In place of an infinite output: finite, and beyond all others that count."""
 _GUESSES = 4.0
 """Losses are clipped at so many times that of guessing."""
+_VAGUE = 0.15
+"""Standard error, over the range of what can be, beyond which a figure is not told."""
 _SEEN = 2.0
 """A class counts in ``f1_macro`` from so many standard deviations of its count's noise on."""
 Contributions = dict[str, Tensor]
@@ -105,7 +107,7 @@ class Bounded(ABC):
         """Return all blocks but the loss, of finite outputs."""
 
     def read(self, sums: Mapping[str, list[float]], deviation: float) -> Noised:
-        """Return the metrics of the rows behind noised sums; none where noise hides the rows.
+        """Return the metrics of the rows behind noised sums, none where noise hides how many.
 
         Parameters
         ----------
@@ -117,26 +119,32 @@ class Bounded(ABC):
         outcomes = sums["outcomes"]
         right, wrong = (sum(outcomes[i] for i in part) for part in (self.right, self.wrong))
         count, noise = right + wrong, deviation / self.blocks["outcomes"].weight
-        # The noise of as many entries as are added up.
-        if not count > _SEEN * noise * math.sqrt(len(self.right) + len(self.wrong)):
+        if not count > 0:
             return Noised({}, {})
         accuracy = min(max(right / count, 0.0), 1.0)
         loss = min(max(sums["loss"][0] / count, 0.0), 1.0)
         variance = len(self.right) * (1 - accuracy) ** 2 + len(self.wrong) * accuracy**2
+        # Of the sum of losses, and of the count that it is divided by.
         spread = math.hypot(
             deviation / self.blocks["loss"].weight,
             loss * noise * math.sqrt(len(self.right) + len(self.wrong)),
         )
-        errors = {
-            "accuracy": noise * math.sqrt(variance) / count,
-            "loss": self.most_loss * spread / count,
-        }
-        metrics = {"loss": self.most_loss * loss, "accuracy": accuracy}
-        return Noised(metrics | self._others(sums, deviation), errors)
+        metrics, errors = {}, {}
+        for name, share, error, most in (
+            ("accuracy", accuracy, noise * math.sqrt(variance) / count, 1.0),
+            ("loss", loss, spread / count, self.most_loss),
+        ):
+            if error <= _VAGUE:
+                metrics[name], errors[name] = share * most, error * most
+        if "accuracy" not in metrics:
+            return Noised({}, {})
+        return Noised(metrics | self._others(sums, deviation, metrics), errors)
 
     @abstractmethod
-    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
-        """Return what is reported besides accuracy and loss."""
+    def _others(
+        self, sums: Mapping[str, list[float]], deviation: float, told: Mapping[str, float]
+    ) -> Figures:
+        """Return what is reported besides accuracy and loss, which were `told` if they could be."""
 
 
 class BoundedBinary(Bounded):
@@ -161,8 +169,10 @@ class BoundedBinary(Bounded):
             "scores": _one_hot(positive * self.BINS + bins, 2 * self.BINS),
         }
 
-    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
-        del deviation
+    def _others(
+        self, sums: Mapping[str, list[float]], deviation: float, told: Mapping[str, float]
+    ) -> Figures:
+        del deviation, told
         true_negatives, false_positives, false_negatives, hits = (
             max(value, 0.0) for value in sums["outcomes"]
         )
@@ -204,7 +214,10 @@ class BoundedClasses(Bounded):
             "hits": support * right,
         }
 
-    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
+    def _others(
+        self, sums: Mapping[str, list[float]], deviation: float, told: Mapping[str, float]
+    ) -> Figures:
+        del told
         least = _SEEN * deviation / self.blocks["support"].weight
         scores = [
             2 * min(max(hits, 0.0), support) / (support + max(predicted, 0.0))
@@ -239,11 +252,11 @@ class BoundedTokens(Bounded):
         share = (hits / counted.sum(1).clamp_min(1)).double()
         return {"outcomes": torch.stack((share, 1 - share), 1)}
 
-    def _others(self, sums: Mapping[str, list[float]], deviation: float) -> Figures:
-        del deviation
-        count = sum(sums["outcomes"])
-        loss = self.most_loss * min(max(sums["loss"][0] / count, 0.0), 1.0)
-        return {"perplexity": math.exp(loss)}
+    def _others(
+        self, sums: Mapping[str, list[float]], deviation: float, told: Mapping[str, float]
+    ) -> Figures:
+        del sums, deviation
+        return {"perplexity": math.exp(told["loss"])} if "loss" in told else {}
 
 
 def on_simplex(values: Tensor, total: float) -> Tensor:

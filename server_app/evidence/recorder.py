@@ -24,6 +24,9 @@ from server_app.evidence.tensorboard import Scalars
 PIECE = 180_000
 """Bytes of a file in one log line, for a command that has no access to this machine's disk."""
 
+_OF_THE_CHOSEN = ("mean", "worst_decile", "standard_error")
+"""What a summary repeats of the line of the round whose model was chosen."""
+
 
 def run_directory(settings: Settings, run_id: int) -> Path:
     """Return where a ServerApp writes: as told, or below ``FEDPROOF_RUNS`` or Flower's home."""
@@ -140,10 +143,10 @@ class Recorder:
         self._announce("summary", {**summary, "server_directory": run["server_directory"]})
 
     def _clients_figures(self, number: int) -> dict[str, Any]:
-        """Return the clients' mean, and that of the worst tenth of them, in a round."""
+        """Return the clients' mean, that of the worst tenth of them, and noise in a round."""
         lines = files.read_lines(self.directory / files.METRICS)
         line = next((line for line in lines if line["round"] == number), {})
-        return {name: line[name] for name in ("mean", "worst_decile") if name in line}
+        return {name: line[name] for name in _OF_THE_CHOSEN if name in line}
 
     def totals(self) -> dict[str, int]:
         """Return the sums over rounds, for a checkpoint."""

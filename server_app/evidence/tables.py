@@ -79,14 +79,16 @@ def _figures_table(summary: Mapping[str, Any]) -> Table:
 
     Of one metric there is then also the clients' mean, and that of the worst tenth of them.
     """
-    held_out = summary["held_out"]
+    held_out, errors = summary["held_out"], summary.get("standard_error", {})
     method = summary.get("personalization", "none")
     personal = method != "none"
     names = [summary["task"], summary["strategy"], *[method] * personal]
     title = " · ".join([*names, f"round {summary['evaluated_round']}"])
     both = any(name.startswith(GLOBAL) for name in held_out)
     columns = ["personal", "global"] if both else [""]
-    table = Table("held out, all clients", *columns, title=title, title_justify="left")
+    noised = summary.get("evaluation", {}).get("kind") == "noised"
+    head = f"held out, all clients{', with noise' if noised else ''}"
+    table = Table(head, *columns, title=title, title_justify="left")
     rows = {name: (held_out, name) for name in sorted(held_out) if not name.startswith(GLOBAL)}
     for name, label in (("mean", "mean of clients"), ("worst_decile", "worst tenth")):
         # Sums that hide the clients' answers have neither.
@@ -94,7 +96,10 @@ def _figures_table(summary: Mapping[str, Any]) -> Table:
             rows[f"{summary['metric']}, {label}"] = (summary[name], summary["metric"])
     for label, (figures, name) in rows.items():
         found = [figures.get(prefix + name) for prefix in ("", GLOBAL)[: len(columns)]]
-        table.add_row(escape(label), *("–" if value is None else f"{value:.4f}" for value in found))
+        cells = ["–" if value is None else f"{value:.4f}" for value in found]
+        if name in errors:
+            cells[0] += f" ± {errors[name]:.4f}"
+        table.add_row(escape(label), *cells)
     table.add_section()
     return table
 

@@ -85,15 +85,33 @@ def verdict_of(files: RunFiles) -> tuple[str, str, list[str]]:
     elif evaluated:
         round_, held_out = evaluated[-1]["round"], evaluated[-1]["held_out"]
     else:
-        return f"{done} rounds, not evaluated", "Nothing was evaluated on held-out rows.", notes
+        round_, held_out = 0, {}
+    if not held_out:
+        return f"{done} rounds, not evaluated", _unevaluated(files), notes
     others = ", ".join(f"{k} {number(v)}" for k, v in sorted(held_out.items()) if k != metric)
     notes.append(_once(files.settings))
     return (
         f"{metric} {number(held_out.get(metric))}",
-        f"On all clients' held-out rows after round {round_}{_range(files, metric)}. "
-        f"Other figures: {others}.",
+        f"On all clients' held-out rows after round {round_}{_noised(files, round_, metric)}"
+        f"{_range(files, metric)}. Other figures: {others}.",
         notes,
     )
+
+
+def _unevaluated(files: RunFiles) -> str:
+    """Return that there are no held-out figures, and why."""
+    reasons = [why for line in files.curves[0] for why in line.get("evaluation_abandoned", [])]
+    return " ".join(["Nothing was evaluated on held-out rows.", *(f"{r}." for r in reasons[-1:])])
+
+
+def _noised(files: RunFiles, round_: int, metric: str) -> str:
+    """Return how far off the noise lets a figure be, where sums have some."""
+    line = next((line for line in files.curves[0] if line["round"] == round_), {})
+    if line.get("evaluation") != "noised":
+        return ""
+    error = line["standard_error"].get(metric)
+    known = "" if error is None else f" of standard error {number(error)}"
+    return f", from sums with noise{known}"
 
 
 def _range(files: RunFiles, metric: str) -> str:

@@ -119,7 +119,7 @@ def privacy_section(files: RunFiles) -> Section | None:
             "client's update, or the sum of those on one node, which may tell about the rows "
             "behind it."
         )
-        return Section("Privacy spent", [text]) if files.curves else None
+        return Section("Privacy spent", [text, *_evaluation(files)]) if files.curves else None
     facts: list[tuple[str, str]] = []
     paragraphs, figures = [], []
     if spent:
@@ -127,7 +127,20 @@ def privacy_section(files: RunFiles) -> Section | None:
         facts = [(name, str(spent[key])) for key, name in _SPENT.items() if key in spent]
         figures = _epsilons(spent)
     facts += [(key.replace("_", " "), str(value)) for key, value in (secure or {}).items()]
-    return Section("Privacy spent", paragraphs, facts, figures)
+    return Section("Privacy spent", [*paragraphs, *_evaluation(files)], facts, figures)
+
+
+def _evaluation(files: RunFiles) -> list[str]:
+    """Return which kind of evaluation it was, and what it cost."""
+    told = files.summary.get("evaluation")
+    if not told:
+        return []
+    kind = "none" if told["kind"] == "none" else f"privacy.evaluation={told['kind']}"
+    cost = ""
+    if "epsilon" in told:
+        count, cost = told["evaluations"], f"; {number(told['epsilon'])} of ε taken alone"
+        cost = f"; evaluations of a client: {count}{cost}"
+    return [f"Evaluation ({kind}): {told['says']}{cost}."]
 
 
 _SPENT = {
