@@ -7,15 +7,11 @@ take the noise off, or tell who was in a batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from conf.errors import FedproofError
 from conf.schema import TrainConfig
 from task.base import Examples
 from task.batches import seeded
@@ -23,7 +19,7 @@ from task.flat import FlatModel
 from task.objectives import Objective
 from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
-from task.privacy.ghost import Clip, UncoveredError, add_clipped, require_covered
+from task.privacy.clipping import clipper_for
 from task.privacy.noise import SecureNoise
 from task.training import Memory, Trained, optimizing, shape_gradient
 
@@ -157,7 +153,7 @@ class _Release:
         self._objective, self._clipping = objective, clipping
         self._device = model.vector.device
         self._noise = SecureNoise()
-        self._clipper = clipper_for(model.module, examples)
+        self._clipper = clipper_for(model.module, examples, objective)
         mechanism = clipping.mechanism
         self._rate = mechanism.rate
         rows = len(examples) if mechanism.rows is None else mechanism.rows
@@ -188,72 +184,3 @@ def add_noise(gradient: Tensor, deviation: float, noise: SecureNoise) -> None:
 def _factors(limit: float, norms: Tensor) -> Tensor:
     """Return what shortens norms to a limit; a zero gradient stays zero."""
     return torch.full_like(norms, limit).div_(norms.clamp_min(1e-12)).clamp_max_(1.0)
-
-
-def clipper_for(module: nn.Module, examples: Examples) -> Any:
-    """Return the faster way to clip that covers a module: ours, or else Opacus' hooks.
-
-    Opacus is not imported where it is not needed: a deployed client starts anew for every message.
-
-    Raises
-    ------
-    FedproofError
-        If neither does.
-    """
-    try:
-        require_covered(module, examples)
-    except UncoveredError:
-        if reason := unsupported(module):
-            raise FedproofError(f"privacy=record_dp does not fit this model: {reason}.") from None
-        return add_clipped_by_opacus
-    return add_clipped
-
-
-def unsupported(module: nn.Module) -> str | None:
-    """Return why Opacus' validator refuses a module, and what to choose instead; or None."""
-    from opacus.validators import ModuleValidator
-
-    if any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
-        return "torch's recurrent layers hide each example's part: choose model.dp=true"
-    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
-        return "BatchNorm mixes examples: choose GroupNorm"
-    errors = ModuleValidator.validate(module, strict=False)
-    return str(errors[0]).splitlines()[0].rstrip(".") if errors else None
-
-
-def add_clipped_by_opacus(
-    module: nn.Module, examples: Examples, objective: Objective, clip: Clip
-) -> tuple[Tensor, Tensor]:
-    """Do what `ghost.add_clipped` does, for layers of any kind that Opacus knows."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    with _grad_samples(module, parameters) as wrapped:
-        losses = objective.loss(wrapped(examples.x), examples.y)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        samples = [_joined(p.grad_sample) for p in parameters]  # type: ignore[attr-defined]
-    norms = torch.stack([sample.flatten(1).norm(dim=1) for sample in samples], 1)
-    factors = clip(norms).expand(-1, len(parameters))
-    for parameter, sample, factor in zip(parameters, samples, factors.unbind(1), strict=True):
-        assert parameter.grad is not None
-        parameter.grad.view(-1).addmv_(sample.flatten(1).t(), factor)
-    return losses.detach(), norms
-
-
-@contextmanager
-def _grad_samples(module: nn.Module, parameters: list[nn.Parameter]) -> Iterator[nn.Module]:
-    """Yield a module whose backward pass keeps each example's gradient, and no sum of them."""
-    from opacus import GradSampleModule
-
-    kept = [p.grad for p in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    wrapped = GradSampleModule(module, loss_reduction="sum")
-    try:
-        yield wrapped
-    finally:
-        wrapped.to_standard_module()
-        for parameter, grad in zip(parameters, kept, strict=True):
-            parameter.grad = grad
-
-
-def _joined(sample: Tensor | list[Tensor]) -> Tensor:
-    return (torch.stack(sample).sum(0) if isinstance(sample, list) else sample).detach()

@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from conf.errors import FedproofError
 from conf.schema import Optimizer, TrainConfig
 from task.base import Examples
 from task.flat import FlatModel
 from task.objectives import Binary
 from task.privacy import dpsgd
 from task.privacy.adaptive import AdaptiveClip
-from task.privacy.dpsgd import Mechanism, batch_plan, clipper_for, train_privately
+from task.privacy.dpsgd import Mechanism, batch_plan, train_privately
 from task.privacy.noise import SecureNoise
 
 ROWS = 24
@@ -140,24 +139,6 @@ def test_batches_are_drawn_one_by_one():
 def test_any_optimiser_takes_the_steps(config):
     change = trained(everyone(1.0, steps=3), config)
     assert change.isfinite().all() and change.all()
-
-
-def test_layers_that_ours_does_not_cover_are_left_to_opacus():
-    from opacus.layers import DPLSTM
-
-    assert clipper_for(nn.Linear(6, 1), examples()) is dpsgd.add_clipped
-    module = nn.Sequential(nn.Bilinear(6, 6, 1))
-    module.forward = lambda x: module[0](x, x)
-    assert clipper_for(module, examples()) is dpsgd.add_clipped_by_opacus
-    assert DPLSTM
-
-
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), nn.LSTM(6, 6)])
-def test_layers_that_mix_examples_are_refused(layer):
-    with pytest.raises(
-        FedproofError, match="does not fit this model: .*: choose (GroupNorm|model.dp=true)"
-    ):
-        clipper_for(nn.Sequential(layer), examples())
 
 
 def test_rate_and_steps():

@@ -10,7 +10,7 @@ from task.base import Examples, ModelSpec
 from task.flat import FlatModel
 from task.models import char_transformer, cnn, cnn1d, conv_dropout, lenet, logistic, mlp, resnet18
 from task.objectives import MultiClass, NextToken
-from task.privacy.dpsgd import add_clipped_by_opacus
+from task.privacy.clipping import add_clipped_by_opacus
 from task.privacy.ghost import UncoveredError, add_clipped, require_covered
 
 IMAGE, SERIES, ROW = ModelSpec((3, 16, 16), 4), ModelSpec((32, 3), 4), ModelSpec((6,), 4)
