@@ -13,32 +13,34 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from client_app.answering import excused, reply
+from client_app.exit import Answer
 from client_app.gate import note
 from client_app.node import Learner, Node, node_of
+from client_app.release import Plain
+from client_app.request import ComparisonRequest, Request
 from client_app.site import Site
 from conf.errors import FedproofError
 from task.base import ClientData
 from task.evaluation import Evaluated, evaluate
 from task.flat import FlatModel
+from task.refusals import Refusal, RefusalError
 from task.seeding import derive
 from task.training import Memory, train
-from task.wire import Cohort, config
 
 
 def compare_clients(message: Message, context: Context) -> Message:
     """Answer how each client's own model does on its held-out rows, and how the federated one."""
 
-    def answer(site: Site, cohort: Cohort) -> Cohort:
+    def answer(site: Site, request: Request) -> Answer:
         node = node_of(site)
         _require_allowed(node)
         torch.set_num_threads(node.settings.train.threads)
-        learner = node.learner(cohort.header)
-        parts: dict[str, RecordDict] = {}
-        errors: dict[str, str] = {}
-        for client, told in cohort.parts.items():
-            with excused(errors, client):
-                parts[client] = _compare(learner, client, told)
-        return Cohort(parts, errors)
+        learner = node.learner(node.agreement(request))
+        answered = Answer()
+        for client, asked in request.comparisons.items():
+            with excused(answered.failures, client):
+                answered.parts[client] = Plain.sums({}).carrying(_compare(learner, client, asked))
+        return answered
 
     return reply(message, context, answer)
 
@@ -49,24 +51,24 @@ def _require_allowed(node: Node) -> None:
         raise FedproofError("this run has no compare=true: clients train for the federation only.")
     protected = node.guard.privacy is not None or node.site.protection is not None
     if node.site.data is not None and protected:
-        raise FedproofError(
+        raise RefusalError(
+            Refusal.unprotected,
             "figures of models that a client trains alone are not covered by the run's privacy: "
-            "nothing is sent."
+            "nothing is sent.",
         )
 
 
-def _compare(learner: Learner, client: str, told: RecordDict) -> RecordDict:
+def _compare(learner: Learner, client: str, asked: ComparisonRequest) -> RecordDict:
     data, settings = learner.data(client), learner.settings
     note(client, len(data.test))
-    rounds = int(str(config(told, "config")["rounds"]))
     if not len(data.train) or not len(data.test):
         raise FedproofError(f"client '{client}' has no training rows, or no held-out rows.")
-    model = learner.load(told["federated"])
+    model = learner.load(asked.federated)
     federated = evaluate(model.module, data.test, learner.objective)
     after = model.values().clone()
-    model = learner.load(told["start"])
+    model = learner.load(asked.start)
     start = model.values().clone()
-    curve, steps = train_alone(learner, model, client, data, rounds)
+    curve, steps = train_alone(learner, model, client, data, asked.rounds)
     local, metric = curve[-1], settings.task.metric
     told_curve = [each.metrics[metric] for each in curve if metric in each.metrics]
     facts: dict[str, Any] = {
@@ -98,7 +100,9 @@ def train_alone(
         memory, steps = trained.memory, steps + trained.steps
         curve.append(evaluate(model.module, data.test, objective))
     if not model.values().norm().isfinite():
-        raise FedproofError("training alone ended in NaN or infinity: lower train.lr.")
+        raise RefusalError(
+            Refusal.diverged, "training alone ended in NaN or infinity: lower train.lr."
+        )
     return curve, steps
 
 

@@ -6,50 +6,49 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 
-from client_app.gate import Gate, facts_of, noted, round_of
+from client_app.exit import Answer, leave, refusing
+from client_app.gate import Gate, facts_of, noted
+from client_app.request import Request, is_silo, parse
 from client_app.site import Site, audit_of, site_of
 from conf.errors import FedproofError
 from task.audit import ANSWERED, Receipt
 from task.parcel import is_parcel, wrap
-from task.rules import RefusedError
-from task.wire import Cohort, WireError
+from task.refusals import Failure, Refusal, RefusalError
+from task.wire import WireError
 
 log = logging.getLogger(__name__)
 _SENDER = ("run-submitter", "run-app", "run-app-hash")
-Answer = Callable[[Site, Cohort], Cohort]
+Handler = Callable[[Site, Request], Answer]
 
 
-def reply(message: Message, context: Context, answer: Answer) -> Message:
+def reply(message: Message, context: Context, answer: Handler) -> Message:
     """Check the message, answer it, and put this node's digests into the header.
 
-    Why it was refused, if it was, is in the header as well; what the server has no need to know
-    of that stays in the audit log and this node's log.
+    Why it was refused, if it was, is in the header as well: of a silo as a sentence from
+    `task.refusals`, whose whole reason is in the audit log and this node's log.
     """
     receipt = _receipt(message, context)
     try:
         content = _answered(message, context, answer, receipt)
         receipt.decision = ANSWERED
-    except RefusedError as error:
-        content = _refusal(receipt, str(error), error.told)
-    except (FedproofError, WireError) as error:
-        content = _refusal(receipt, str(error), str(error))
     except Exception as error:
-        # The text of an unforeseen error may quote data: it stays here.
-        log.exception("a message was not answered")
-        told = f"{type(error).__name__}: see this node's log."
-        content = _refusal(receipt, told, told)
+        if not isinstance(error, FedproofError | WireError):
+            # The text of an unforeseen error may quote data: it stays here.
+            log.exception("a message was not answered")
+        content = _refusal(receipt, Failure.of(error), context)
     return _reply(message, _logged(receipt, context, content))
 
 
 def refuse(message: Message, context: Context, reason: str) -> Message:
     """Refuse a message that nobody here can answer."""
     receipt = _receipt(message, context)
-    content = _refusal(receipt, reason, "this node does not know such messages.")
+    log.warning("refused: %s", reason)
+    receipt.reason = reason
+    content = refusing(Refusal.kind).pack()
     return _reply(message, _logged(receipt, context, content))
 
 
@@ -58,25 +57,44 @@ def _reply(message: Message, content: RecordDict) -> Message:
     return Message(wrap(content) if is_parcel(message.content) else content, reply_to=message)
 
 
-def _answered(message: Message, context: Context, answer: Answer, receipt: Receipt) -> RecordDict:
-    site = site_of(context)
-    cohort = Cohort.unpack(message.content)
-    receipt.run, receipt.round = round_of(cohort)
-    site.check(cohort.header)
-    gate = Gate(site, audit_of(context.node_config))
-    gate.admit(receipt, cohort)
+def _answered(message: Message, context: Context, answer: Handler, receipt: Receipt) -> RecordDict:
+    request = parse(message, context)
+    receipt.run, receipt.round = request.run, request.number or None
+    site = _site(context)
+    site.check(request.digests)
+    gate = Gate(site, request)
+    gate.admit(receipt)
     with noted(receipt.rows):
-        result = gate.passed(receipt, answer(site, cohort))
-    receipt.errors = dict(result.errors)
-    content = replace(result, header={**result.header, **site.digests}).pack()
+        result = gate.passed(receipt, answer(site, request))
+    receipt.errors = {client: failure.sentence for client, failure in result.failures.items()}
+    if site.data is not None:
+        for client, why in receipt.errors.items():
+            log.warning("client %s: %s", client, why)
+    content = leave(site, request.kind, result).pack()
     gate.release(content)
     return content
 
 
-def _refusal(receipt: Receipt, reason: str, told: str) -> RecordDict:
-    log.warning("refused: %s", reason)
-    receipt.reason = reason
-    return Cohort(header={"refused": told}).pack()
+def _site(context: Context) -> Site:
+    """Return the site.
+
+    Raises
+    ------
+    RefusalError
+        If it does not take part in such a run.
+    """
+    try:
+        return site_of(context)
+    except RefusalError:
+        raise
+    except FedproofError as error:
+        raise RefusalError(Refusal.settings, str(error)) from None
+
+
+def _refusal(receipt: Receipt, failure: Failure, context: Context) -> RecordDict:
+    log.warning("refused: %s", failure.sentence)
+    receipt.reason = failure.sentence
+    return refusing(failure.told(simulated=not is_silo(context))).pack()
 
 
 def _receipt(message: Message, context: Context) -> Receipt:
@@ -100,18 +118,17 @@ def _logged(receipt: Receipt, context: Context, content: RecordDict) -> RecordDi
         audit.write(receipt)
     except FedproofError as error:
         log.error("%s", error)
-        return Cohort(header={"refused": "this silo's audit log cannot be written."}).pack()
+        return refusing(Refusal.records).pack()
     return content
 
 
 @contextmanager
-def excused(errors: dict[str, str], client: str) -> Iterator[None]:
+def excused(failures: dict[str, Failure], client: str) -> Iterator[None]:
     """Note why a client failed, and go on without it."""
     try:
         yield
-    except (FedproofError, WireError) as error:
-        errors[client] = str(error)
     except Exception as error:
-        # The text of an unforeseen error may quote data: it stays in this node's log.
-        log.exception("client %s failed", client)
-        errors[client] = f"{type(error).__name__}: see the log of the client's node."
+        if not isinstance(error, FedproofError | WireError):
+            # The text of an unforeseen error may quote data: it stays in this node's log.
+            log.exception("client %s failed", client)
+        failures[client] = Failure.of(error)

@@ -6,17 +6,18 @@ from flwr.app import Context, Message
 
 from client_app.answering import reply
 from client_app.evaluating import Evaluating
+from client_app.exit import Answer
 from client_app.gate import note
 from client_app.node import node_of
+from client_app.request import Request
 from client_app.site import Site
 from client_app.training import Training
-from task.wire import Cohort
 
 
 def describe_clients(message: Message, context: Context) -> Message:
     """Answer which clients this node serves, with example counts and their descriptions."""
 
-    def answer(site: Site, _: Cohort) -> Cohort:
+    def answer(site: Site, _: Request) -> Answer:
         source = node_of(site).source
         clients = source.clients
         sizes = [source.size(client) for client in clients]
@@ -32,7 +33,7 @@ def describe_clients(message: Message, context: Context) -> Message:
             "test": [test for _, test in sizes],
             "describes": describes,
         }
-        return Cohort(header=listing)
+        return Answer(facts=listing)
 
     return reply(message, context, answer)
 
@@ -42,17 +43,9 @@ def train_clients(message: Message, context: Context) -> Message:
 
     The models are added up on the way if the server wants no more than their sum.
     """
-
-    def answer(site: Site, cohort: Cohort) -> Cohort:
-        return Training(node_of(site), cohort, str(context.run_id)).run()
-
-    return reply(message, context, answer)
+    return reply(message, context, lambda site, request: Training(node_of(site), request).run())
 
 
 def evaluate_clients(message: Message, context: Context) -> Message:
     """Evaluate on each client's held-out rows what it uses; answer what may leave of that."""
-
-    def answer(site: Site, cohort: Cohort) -> Cohort:
-        return Evaluating(node_of(site), cohort, str(context.run_id)).run()
-
-    return reply(message, context, answer)
+    return reply(message, context, lambda site, request: Evaluating(node_of(site), request).run())

@@ -10,21 +10,25 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from client_app.exit import Answer
+from client_app.release import Plain
+from client_app.request import Kind, Request
 from client_app.site import Site
 from task.arrays import values_of
-from task.audit import AuditLog, Receipt
+from task.audit import Receipt
 from task.rules import ANY, RefusedError, Rules
-from task.wire import Cohort, WireError, wire_bytes
+from task.wire import wire_bytes
 
 _COUNTS = ("num-examples", "steps", "unclipped")
 """Metrics that say how much was done, not how well."""
+_READING = (Kind.train, Kind.evaluate, Kind.compare)
+"""Messages for which clients' rows are read; what listing tells is counted for itself."""
 _rows: ContextVar[dict[str, int]] = ContextVar("rows")
 
 
@@ -52,29 +56,37 @@ class Gate:
     ----------
     site : Site
         Whose policy it is.
-    audit : AuditLog or None
-        Where it is written how often a client trained.
+    request : Request
+        The message.
     """
 
-    def __init__(self, site: Site, audit: AuditLog | None) -> None:
+    def __init__(self, site: Site, request: Request) -> None:
         self._site = site
-        self._audit = audit
+        self._request = request
 
     @property
     def _rules(self) -> Rules | None:
         return self._site.policy.rules
 
-    def admit(self, receipt: Receipt, cohort: Cohort) -> None:
-        """Refuse a message that the policy does not allow; no data has been touched by then.
+    def admit(self, receipt: Receipt) -> None:
+        """Refuse a message that the policy does not allow, or that was answered before.
+
+        No row has been read by then, and it is on the disk that they will be.
 
         Raises
         ------
-        RefusedError
+        RefusalError
             With the rule.
         """
-        rules = self._rules
-        if rules is None:
-            return
+        if self._rules is not None:
+            self._require_allowed(self._rules, receipt)
+        request, site = self._request, self._site
+        if site.data is not None and request.kind in _READING:
+            site.marks(request.run).advance(
+                request.kind, request.clients, request.number, once=site.protected
+            )
+
+    def _require_allowed(self, rules: Rules, receipt: Receipt) -> None:
         window = rules.quiet(datetime.now())
         if window is not None:
             raise RefusedError("quiet_hours", f"it is within {window}")
@@ -85,7 +97,7 @@ class Gate:
         if rules.code and (mine := self._site.digests["code"]) not in rules.code:
             raise RefusedError("code", f"this node's code has the digest {mine}")
         self._require_columns(rules)
-        self._require_rounds(rules, receipt, cohort)
+        self._require_rounds(rules)
         if rules.dry_run:
             raise RefusedError("dry_run", "all else allows it, and nothing leaves")
 
@@ -101,17 +113,22 @@ class Gate:
         if others:
             raise RefusedError("columns", f"the run would use {others}")
 
-    def _require_rounds(self, rules: Rules, receipt: Receipt, cohort: Cohort) -> None:
-        most = rules.limits.rounds
-        if receipt.round is not None and receipt.round > most:
-            raise RefusedError("limits.rounds", f"it asks for round {receipt.round} of {most}")
-        if self._audit is None or not receipt.message.startswith("train"):
+    def _require_rounds(self, rules: Rules) -> None:
+        request, most = self._request, rules.limits.rounds
+        if request.number > most:
+            raise RefusedError("limits.rounds", f"it asks for round {request.number} of {most}")
+        limits = {
+            Kind.train: ("rounds", most),
+            Kind.evaluate: ("evaluations", rules.limits.evaluations),
+        }
+        if self._site.data is None or request.kind not in limits:
             return
-        done = self._audit.trained(receipt.run, list(cohort.parts))
+        name, most = limits[request.kind]
+        done = self._site.marks(request.run).asked(request.kind, request.clients)
         if done >= most:
-            raise RefusedError("limits.rounds", f"{done} rounds of this run were trained")
+            raise RefusedError(f"limits.{name}", f"{done} {name} of this run were asked for")
 
-    def passed(self, receipt: Receipt, answer: Cohort) -> Cohort:
+    def passed(self, receipt: Receipt, answer: Answer) -> Answer:
         """Return an answer with the metrics that the policy lets out.
 
         Raises
@@ -122,13 +139,13 @@ class Gate:
         rules = self._rules
         if rules is None:
             return answer
-        clear = receipt.message.startswith("evaluate") and self._site.protection is None
-        for client, part in answer.parts.items():
-            if clear and "privacy" not in part:
-                _require_evaluation(rules, client, part, receipt)
+        evaluates = self._request.kind in (Kind.evaluate, Kind.compare)
         metric = self._site.settings.task.metric
-        parts = {client: _allowed(rules, part, metric) for client, part in answer.parts.items()}
-        return replace(answer, parts=parts)
+        for client, release in answer.parts.items():
+            if evaluates and isinstance(release, Plain):
+                _require_evaluation(rules, client, release.content, receipt)
+            answer.parts[client] = release.carrying(_allowed(rules, release.content, metric))
+        return answer
 
     def release(self, content: RecordDict) -> None:
         """Refuse an answer that is too large.
@@ -166,31 +183,6 @@ def _allowed(rules: Rules, part: RecordDict, metric: str) -> RecordDict:
         elif isinstance(record, ConfigRecord) and "curve" in record and metric not in allowed:
             left[key] = ConfigRecord({**record, "curve": []})
     return left
-
-
-def round_of(cohort: Cohort) -> tuple[str, int | None]:
-    """Return the run's name for itself and the round that a message speaks of.
-
-    Where clients are to train alone, it is the last one.
-
-    Raises
-    ------
-    WireError
-        If it names them in a way that cannot be read.
-    """
-    lineage = cohort.header.get("lineage")
-    try:
-        run = "" if lineage is None else str(lineage[0][0])[:64]
-        rounds = {
-            int(str(record[key]))
-            for part in cohort.parts.values()
-            for record in part.values()
-            for key in ("server-round", "rounds")
-            if isinstance(record, ConfigRecord) and key in record
-        }
-    except (TypeError, ValueError, LookupError):
-        raise WireError("it does not say of which run and round it is") from None
-    return run, max(rounds, default=None)
 
 
 def facts_of(content: RecordDict) -> dict[str, Any]:

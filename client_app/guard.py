@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 from flwr.app import ConfigRecord
 
+from client_app.request import Request
 from client_app.site import Site
 from conf.errors import FedproofError
 from task.privacy.accounting import Spend
@@ -21,11 +21,14 @@ from task.privacy.distributed_dp import DistributedDP
 from task.privacy.evaluation import EvaluationNoise
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.policy import mechanism_of
+from task.refusals import Refusal, RefusalError
 from task.secagg.seat import Seat
 from task.secure.kinds import Kind
 
 EVALUATION = "evaluation"
 """Of a ledger's line: what was released is sums over held-out rows."""
+_MOST_ADAPTED = 1e6
+"""Times the first clip, and of the first clip, that an adapted one may be."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,7 @@ class Moment:
     Attributes
     ----------
     run : str
-        What was started once, however often it was resumed.
-    segment : str
-        Since it was last resumed.
+        Flower's id of the run; a run that is resumed has another.
     start : int
         Rounds that were done before that.
     number : int
@@ -45,15 +46,34 @@ class Moment:
     """
 
     run: str
-    segment: str
     start: int
     number: int
 
     @classmethod
-    def of(cls, header: Mapping[str, Any], number: int) -> Self:
-        """Read a message's header."""
-        lineage = header["lineage"]
-        return cls(str(lineage[0][0]), str(lineage[-1][0]), int(lineage[-1][1]), number)
+    def of(cls, request: Request) -> Self:
+        """Read a request.
+
+        What a run had done when it was resumed, only a simulation is believed: a silo that was
+        told of more would account for less.
+        """
+        resumed = request.lineage if request.simulated else ()
+        return cls(request.run, resumed[-1][1] if resumed else 0, request.number)
+
+
+@dataclass(frozen=True)
+class Charged:
+    """A mechanism whose cost is in the ledger.
+
+    Attributes
+    ----------
+    mechanism : Released
+        How the client protects itself.
+    record : ConfigRecord
+        What the server is told of it.
+    """
+
+    mechanism: Released
+    record: ConfigRecord
 
 
 class Guard:
@@ -105,23 +125,26 @@ class Guard:
         Raises
         ------
         FedproofError
-            If it tells another one and must not, or none that can be.
+            If it tells another one and must not, or one that no quantile leads to.
         """
-        if not 0 < clip < math.inf or (clip != mechanism.clip and not self.adapts):
+        most = _MOST_ADAPTED if self.adapts else 1.0
+        if not mechanism.clip / most <= clip <= mechanism.clip * most:
             raise FedproofError(
                 f"the server asks for clip={clip:g}, the run's settings for {mechanism.clip:g}: "
                 "nothing is sent."
             )
         return replace(mechanism, clip=clip)
 
-    def release(
+    def charge(
         self,
         client: str,
         mechanism: Released,
         moment: Moment,
         sizes: tuple[int, int, Seat | None],
-    ) -> ConfigRecord:
-        """Write down what is about to leave; return what the server is told of it.
+    ) -> Charged:
+        """Write down what a round costs, before any row is read for it.
+
+        Whatever becomes of the round then, it is paid for: whether it failed may depend on rows.
 
         Parameters
         ----------
@@ -137,7 +160,7 @@ class Guard:
         Raises
         ------
         FedproofError
-            If it must not leave.
+            If it must not take part.
         """
         privacy = self.privacy
         assert privacy is not None
@@ -151,7 +174,6 @@ class Guard:
 
         facts = {
             "run": moment.run,
-            "segment": moment.segment,
             "round": moment.number,
             "rows": rows,
             "clip": mechanism.clip,
@@ -163,7 +185,7 @@ class Guard:
             spend = privacy.spend(dimension, seat.count, max(seat.threshold, seat.least))
             facts |= {"session": seat.root.hex(), "dimension": dimension}
         self._ledger(client).spend(Entry(privacy.unit, spend, facts), allows)
-        return self._told(spend, cost)
+        return Charged(mechanism, self._told(spend, cost))
 
     def _told(self, spend: Spend, cost: float) -> ConfigRecord:
         """Return what the server is told of a release, and of the whole ledger's ε."""
@@ -217,15 +239,16 @@ class Guard:
                 for entry in entries
             )
             if done > privacy.evaluations:
-                raise FedproofError(
+                raise RefusalError(
+                    Refusal.planned,
                     f"the run plans {privacy.evaluations} evaluations, and client '{client}' has "
-                    "answered so many: no more are answered."
+                    "answered so many: no more are answered.",
                 )
             cost = self._policy.check(entries, privacy, client)
 
         facts = {
-            "kind": EVALUATION, "run": moment.run, "segment": moment.segment,
-            "round": moment.number, "time": round(time.time()),
+            "kind": EVALUATION, "run": moment.run, "round": moment.number,
+            "time": round(time.time()),
         }  # fmt: skip
         self._ledger(client).spend(Entry(privacy.unit, noise.spend, facts), allows)
         return noise, self._told(noise.spend, cost)
@@ -264,7 +287,7 @@ def _due(privacy: Privacy, entries: Sequence[Entry], moment: Moment) -> int:
     if not privacy.sampled:
         return 1
     trained = (entry.facts for entry in entries if entry.facts.get("kind") != EVALUATION)
-    written = (facts["round"] for facts in trained if facts.get("segment") == moment.segment)
+    written = (facts["round"] for facts in trained if facts.get("run") == moment.run)
     return max(1, moment.number - max(written, default=moment.start))
 
 
@@ -276,7 +299,8 @@ def _require_separation(
             continue
         same = entry.facts.get("run") == moment.run and privacy.separation > 1
         if same and abs(moment.number - int(entry.facts["round"])) < privacy.separation:
-            raise FedproofError(
+            raise RefusalError(
+                Refusal.separation,
                 f"client '{client}' took part in round {entry.facts['round']}, less than "
-                f"privacy.separation={privacy.separation} rounds from this one."
+                f"privacy.separation={privacy.separation} rounds from this one.",
             )

@@ -6,28 +6,25 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from client_app.guard import Moment
+from client_app.guard import Charged
 from client_app.node import Learner, Node
 from client_app.packer import Packer
-from client_app.secure.revealed import Question
-from conf.errors import FedproofError
+from client_app.release import Clipped, HiddenPart, Noised, Plain, Release
+from client_app.request import Request
 from task.aggregation import WeightedSum
 from task.arrays import array_of, record_of
 from task.client_update.base import Update
 from task.privacy.base import Released
 from task.privacy.client_dp import ClippedUpdate, require_protectable
 from task.privacy.distributed_dp import NoisyUpdate
+from task.privacy.dpsgd import Mechanism
 from task.profiling import Stopwatch
+from task.refusals import Refusal, RefusalError
 from task.secagg.seat import Seat
-from task.secure.kinds import Kind
-from task.wire import UNSENT, VECTORS, Cohort, records, wire_bytes
-
-_ONE = MetricRecord({"num-examples": 1})
-"""All that is told of training whose noise protects that a client took part."""
+from task.wire import UNSENT, VECTORS, records, wire_bytes
 
 
 class Leaving:
@@ -37,8 +34,8 @@ class Leaving:
     ----------
     node : Node
         Whose clients they are.
-    cohort : Cohort
-        What each client was told.
+    request : Request
+        What was asked.
     learner : Learner
         With the model's layout.
     clock : Stopwatch
@@ -56,17 +53,14 @@ class Leaving:
         Where models are added up, if the server wants no more than their sum.
     """
 
-    def __init__(
-        self, node: Node, cohort: Cohort, learner: Learner, clock: Stopwatch, run: str
-    ) -> None:
-        self._guard = node.guard
-        self._cohort = cohort
+    def __init__(self, node: Node, request: Request, learner: Learner, clock: Stopwatch) -> None:
+        self._request = request
         self._learner = learner
         self._clock = clock
-        self.secure = node.site.secure(run)
+        self.secure = node.site.secure(request.run)
         packing = learner.packing
-        self.packer = None if packing is None else Packer(node, cohort, packing)
-        self.total = _total(learner, cohort)
+        self.packer = None if packing is None else Packer(node, request, packing)
+        self.total = _total(learner, request)
 
     @property
     def looks_at_updates(self) -> bool:
@@ -78,82 +72,94 @@ class Leaving:
         """What the header says besides: the bytes of compressed updates that were added up."""
         return {UNSENT: self.packer.unsent} if self.packer and self.packer.unsent else {}
 
+    def seat(self, client: str) -> Seat | None:
+        """Return the session of secure aggregation that a client's update goes into, if one.
+
+        Raises
+        ------
+        FedproofError
+            If the client has no part in it.
+        """
+        return None if self.secure is None else self._part(client).seat
+
     def answer(
-        self,
-        client: str,
-        update: Update,
-        rows: int,
-        private: tuple[Released | None, Tensor | None],
-        number: int,
-    ) -> RecordDict:
+        self, client: str, update: Update, rows: int, charged: Charged | None, start: Tensor | None
+    ) -> Release:
         """Return a client's answer; its model is added up, or part of it.
 
-        `private` is its mechanism, and the global model where that looks at the update; `number`
-        the round's.
+        Parameters
+        ----------
+        client : str
+            Whose it is.
+        update : Update
+            What training came to.
+        rows : int
+            Training rows, as the client says that it has them.
+        charged : Charged or None
+            Its mechanism, where the run has privacy.
+        start : Tensor or None
+            The global model, where what leaves depends on it.
 
         Raises
         ------
         FedproofError
             If it must not leave.
         """
-        mechanism, start = private
-        values, trained = self._learner.layout.of(update.values), update.trained
-        metrics = MetricRecord({"num-examples": rows, "steps": trained.steps})
-        if isinstance(mechanism, ClippedUpdate):
-            assert start is not None
-            values = self._protected(values, start, mechanism, metrics)
-        elif mechanism is None and math.isfinite(trained.loss):
-            metrics["loss"] = trained.loss
-        part, session = RecordDict(), None
+        metrics = MetricRecord({"num-examples": rows, "steps": update.trained.steps})
+        mechanism = None if charged is None else charged.mechanism
+        if isinstance(mechanism, NoisyUpdate):
+            made = self._noisy(client, update, mechanism, start)
+        else:
+            made = self._protected(update, mechanism, start, metrics)
+        if update.sent and made.privacy not in (None, "record_dp"):
+            raise RefusalError(
+                Refusal.unprotected,
+                "its strategy sends vectors beside the model, which the noise does not cover.",
+            )
+        part = RecordDict()
         if self.secure is not None:
-            assert start is not None
-            if isinstance(mechanism, NoisyUpdate):
-                require_protectable(self._learner.plain)
-                values, metrics = (values - start) * self._learner.trainable, _ONE
-            elif not isinstance(mechanism, ClippedUpdate) or mechanism.local:
-                values = values - start
-            part, session = self._masked((client, number), values, metrics)
-        if mechanism is not None:
-            with self._clock.stage("privacy"):
-                moment = Moment.of(self._cohort.header, number)
-                facts = (rows, len(values), session)
-                part["privacy"] = self._guard.release(client, mechanism, moment, facts)
+            if not isinstance(mechanism, NoisyUpdate):
+                made = self._hidden(client, made, start, metrics)
+            part.update(made.content)
+        if charged is not None:
+            part["privacy"] = charged.record
         if self.secure is None:
             part["metrics"] = metrics
-            self._depart(part, (client, number), values, (mechanism, start), update.number)
+            clip = mechanism.clip if mechanism is not None and isinstance(made, Clipped) else None
+            self._depart(part, (client, update.number), made, start, clip)
         if update.sent:
             sent = {name: array_of(vector.cpu().numpy()) for name, vector in update.sent.items()}
             part[VECTORS] = record_of(sent)
-        return part
+        return made.carrying(part)
 
     def _depart(
         self,
         part: RecordDict,
         of: tuple[str, int],
-        values: Tensor,
-        private: tuple[Released | None, Tensor | None],
-        chosen: int,
+        made: Release,
+        start: Tensor | None,
+        clip: float | None,
     ) -> None:
         """Put what leaves into a client's answer, compressed if need be, or add it up.
 
-        `of` is the client and the round, `chosen` which model it trained, of several.
+        `of` is the client, and which model it trained, of several; `clip` the norm that what is
+        read from compressed updates must not exceed.
         """
+        client, chosen = of
+        values = made.values
+        assert values is not None
         if self.packer is None:
             layout, model = self._learner.layout, self._learner.model
             with self._clock.stage("summing"):
                 self._add(part, values, lambda: ArrayRecord(layout.state_of(model, values, chosen)))
             return
-        mechanism, start = private
         assert start is not None
         with self._clock.stage("compression"):
-            if isinstance(mechanism, ClippedUpdate) and not mechanism.local:
-                packed, read = self.packer.pack(*of, values, mechanism.clip)
-            else:
-                packed, read = self.packer.pack(*of, values - start, None)
+            packed, read = self.packer.pack(client, self._request.number, made.change(start), clip)
         with self._clock.stage("summing"):
             self._add(part, read, lambda: packed)
         if self.total is not None:
-            self.packer.unsent[of[0]] = wire_bytes(RecordDict({"arrays": packed}))
+            self.packer.unsent[client] = wire_bytes(RecordDict({"arrays": packed}))
 
     def _add(self, part: RecordDict, values: Tensor, arrays: Callable[[], ArrayRecord]) -> None:
         """Add a client's values up, or put the arrays that hold them into its answer."""
@@ -162,54 +168,65 @@ class Leaving:
         else:
             self.total.add(values.cpu(), int(str(records(part, MetricRecord)[0]["num-examples"])))
 
-    def _masked(
-        self, of: tuple[str, int], update: Tensor, metrics: MetricRecord
-    ) -> tuple[RecordDict, Seat | None]:
-        """Return an update and its metrics, each times its weight, for a secure sum.
+    def _protected(
+        self,
+        update: Update,
+        mechanism: Released | None,
+        start: Tensor | None,
+        metrics: MetricRecord,
+    ) -> Release:
+        """Return what leaves as its mechanism makes it; complete the metrics."""
+        of = self._learner.layout.of
+        if isinstance(mechanism, Mechanism):
+            return Noised.trained(update, mechanism, of)
+        if isinstance(mechanism, ClippedUpdate):
+            require_protectable(self._learner.plain)
+            assert start is not None
+            trainable = self._learner.trainable
+            change = (of(update.values) - start) * trainable
+            if mechanism.local:
+                return Noised.locally(change, start, mechanism, trainable)
+            clipped, unclipped = Clipped.of(change, mechanism)
+            metrics["num-examples"] = mechanism.weight
+            metrics["unclipped"] = int(unclipped)
+            return clipped
+        assert mechanism is None
+        if math.isfinite(update.trained.loss):
+            metrics["loss"] = update.trained.loss
+        return Plain.of(of(update.values))
 
-        `of` is the client and the round.
-        """
-        assert self.secure is not None
-        client, number = of
-        question = Question.of(Kind.TRAIN, number, self._cohort.parts[client])
+    def _noisy(
+        self, client: str, update: Update, mechanism: NoisyUpdate, start: Tensor | None
+    ) -> Release:
+        """Return an update with this client's share of the noise, in a secure sum."""
+        require_protectable(self._learner.plain)
+        assert start is not None
+        change = (self._learner.layout.of(update.values) - start) * self._learner.trainable
+        with self._clock.stage("secure aggregation"):
+            return self._part(client).noise(change, mechanism)
+
+    def _hidden(
+        self, client: str, made: Release, start: Tensor | None, metrics: MetricRecord
+    ) -> Release:
+        """Return a client's update and its metrics, each times its weight, for a secure sum."""
+        assert start is not None
         weight = int(str(metrics["num-examples"]))
         figures = {name: [float(str(value)) * weight] for name, value in metrics.items()}
         figures["num-examples"] = [float(weight)]
         with self._clock.stage("secure aggregation"):
-            return self.secure.hidden(client, question, update.cpu(), weight, figures)
+            return self._part(client).hide(made, start, figures)
 
-    def _protected(
-        self, values: Tensor, start: Tensor, mechanism: ClippedUpdate, metrics: MetricRecord
-    ) -> Tensor:
-        """Return what leaves for client-level privacy: the clipped update, or a noised model."""
-        require_protectable(self._learner.plain)
-        update, unclipped = mechanism.clipped((values - start) * self._learner.trainable)
-        if mechanism.local:
-            return start + mechanism.noised(update) * self._learner.trainable
-        metrics["num-examples"] = mechanism.weight
-        metrics["unclipped"] = int(unclipped)
-        return update
+    def _part(self, client: str) -> HiddenPart:
+        if self.secure is None:
+            raise RefusalError(Refusal.unprotected, "its noise needs a secure sum.")
+        return HiddenPart(self.secure, client, self._request)
 
 
-def require_finite(values: Tensor) -> None:
-    """Refuse an update that nobody could use.
-
-    Raises
-    ------
-    FedproofError
-        If some value is NaN or infinite.
-    """
-    # A norm is finite unless some value is not: cheaper than to look at each.
-    if not torch.isfinite(values.norm()):
-        raise FedproofError("its update holds NaN or infinity: lower train.lr.")
-
-
-def _total(learner: Learner, cohort: Cohort) -> WeightedSum | None:
-    """Return where to add the clients' models, if the server wants no more than their sum.
+def _total(learner: Learner, request: Request) -> WeightedSum | None:
+    """Return where to add up what clients release, if the server wants no more than their sum.
 
     The sum of one is the model itself, which is half as long, unless sums are wanted of one, too.
     """
-    unit = cohort.header.get("sum_unit")
-    if not isinstance(unit, float) or len(cohort.parts) < cohort.header.get("sum_from", 2):
+    if request.sum_unit is None or len(request.work) < request.hints.sum_from:
         return None
-    return WeightedSum(learner.layout.size, unit)
+    return WeightedSum(learner.layout.size, request.sum_unit)

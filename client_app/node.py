@@ -13,8 +13,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from torch import Tensor, nn
 
 from client_app.guard import Guard
+from client_app.request import Request
 from client_app.site import Site
-from conf.errors import FedproofError
 from task.arrays import values_of
 from task.attacks import attack_of, attackers_among
 from task.base import ClientData, Examples
@@ -27,9 +27,10 @@ from task.packing import Packing, packing_of
 from task.personalization import layout_of, personalization_of
 from task.personalization.layout import Layout
 from task.personalization.models import Models
+from task.refusals import Refusal, RefusalError
 from task.seeding import derive
 from task.source import DataSource
-from task.store import ClientStore
+from task.store import ClientStore, Lineage
 from task.witness import choose_network
 
 RecordType = ArrayRecord | ConfigRecord | MetricRecord
@@ -62,19 +63,34 @@ class Node:
         self.guard = Guard(site)
         self.personalization = personalization_of(site.settings)
 
-    def store(self, header: Mapping[str, Any], folder: str = "") -> ClientStore:
+    def store(self, lineage: Lineage, folder: str = "") -> ClientStore:
         """Return where clients keep what they keep from round to round."""
-        lineage = [(str(name), int(start)) for name, start in header.get("lineage", [])]
         return ClientStore(self.site.state / folder, lineage)
 
-    def personal_store(self, header: Mapping[str, Any]) -> ClientStore | None:
+    def personal_store(self, lineage: Lineage) -> ClientStore | None:
         """Return where clients keep their personal models, if they keep any."""
         method = self.personalization
-        return self.store(header) if method is not None and method.keeps else None
+        return self.store(lineage) if method is not None and method.keeps else None
 
-    def learner(self, header: Mapping[str, Any]) -> Learner:
-        """Return model and data for what the clients agreed on."""
-        return _learner(self, json.dumps(header.get("shared", {}), sort_keys=True))
+    def agreement(self, request: Request) -> dict[str, Any]:
+        """Return what the clients agreed on, as `learner` takes it.
+
+        The one place where a silo believes the server in this. Under privacy or secure sums it is
+        to follow from the experiment and the policy; until tasks can do that, it is the server's.
+        """
+        return {"shared": request.agreed}
+
+    def public_size(self, client: str) -> int:
+        """Return how many training rows a client says that it has, before any is read.
+
+        The one place that tells; what it tells may be used without noise.
+        """
+        train, _ = self.source.size(client)
+        return train
+
+    def learner(self, agreed: Mapping[str, Any]) -> Learner:
+        """Return model and data for what the clients agreed on: `agreement`, or nothing."""
+        return _learner(self, json.dumps(agreed.get("shared", {}), sort_keys=True))
 
 
 class Learner:
@@ -142,13 +158,15 @@ class Learner:
         model = model or self.model
         if self._told is None or self._told[0] is not arrays:
             if not isinstance(arrays, ArrayRecord):
-                raise FedproofError("the server's message holds no model.")
+                raise RefusalError(Refusal.model, "the server's message holds no model.")
             self._told = (arrays, apart(self._state(arrays)))
         try:
             model.load(self.layout.complete(self._told[1][number], kept or {}))
         except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise FedproofError(f"the server's model does not fit this task: {reason}") from None
+            raise RefusalError(
+                Refusal.model, f"the server's model does not fit this task: {reason}"
+            ) from None
         return model
 
     def _state(self, arrays: ArrayRecord) -> State:

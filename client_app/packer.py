@@ -6,8 +6,8 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from client_app.node import Node
+from client_app.request import Request
 from task.packing import Packing
-from task.wire import Cohort
 
 FOLDER = "compression"
 """Where the node's clients keep it, beside what they keep of training."""
@@ -20,8 +20,8 @@ class Packer:
     ----------
     node : Node
         Whose clients they are.
-    cohort : Cohort
-        What each client was told.
+    request : Request
+        What was asked.
     packing : Packing
         Of the model.
 
@@ -31,10 +31,10 @@ class Packer:
         The bytes of clients' updates that were added up instead of sent.
     """
 
-    def __init__(self, node: Node, cohort: Cohort, packing: Packing) -> None:
+    def __init__(self, node: Node, request: Request, packing: Packing) -> None:
         self._packing = packing
-        self._resumable = int(cohort.header.get("checkpointed") or 0)
-        self._store = node.store(cohort.header, FOLDER) if packing.keeps else None
+        self._resumable = request.checkpointed
+        self._store = node.store(request.lineage, FOLDER) if packing.keeps else None
         self.unsent: dict[str, int] = {}
 
     def pack(

@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.supercore.utils import get_flwr_home
 
+from client_app.marks import Marks
 from client_app.secure.box import Place
 from client_app.secure.requests import SecureClients
 from client_app.secure.secagg import SecAggClients
@@ -26,6 +27,7 @@ from task.audit import AuditLog
 from task.held_out import pin_split, split_key
 from task.privacy.policy import Policy
 from task.privacy.source_index import SourceIndex, SourceState
+from task.refusals import Refusal, RefusalError
 from task.secagg.seat import Seat
 from task.secure import Protection, protection_of
 from task.secure.he import HE
@@ -137,14 +139,35 @@ class Site:
         """What hides the clients' answers from the server."""
         return protection_of(self.settings)
 
-    def check(self, header: Mapping[str, Any]) -> None:
-        """Refuse a server that runs other code or other settings."""
+    def check(self, digests: Mapping[str, Any]) -> None:
+        """Refuse a server that runs other code or other settings.
+
+        Parameters
+        ----------
+        digests : mapping of str to object
+            Of ``config`` and ``code``, as the server says it has them.
+
+        Raises
+        ------
+        RefusalError
+            Then.
+        """
         for kind, mine in self.digests.items():
-            if header.get(kind) != mine:
-                raise FedproofError(
+            if digests.get(kind) != mine:
+                raise RefusalError(
+                    Refusal.version,
                     f"this node runs other {kind} than the server ({kind} digest {mine[:12]}, "
-                    f"the server's {str(header.get(kind))[:12]}): bring both to the same version."
+                    f"the server's {str(digests.get(kind))[:12]}): bring both to the same version.",
                 )
+
+    @property
+    def protected(self) -> bool:
+        """Whether the run hides or noises what clients send."""
+        return self.protection is not None or self.settings.privacy.name != "none"
+
+    def marks(self, run: str) -> Marks:
+        """Return what the silo's data were asked for in a run."""
+        return Marks(self.ledgers / "marks" / self.source_id, run)
 
     def secure(self, run: str) -> SecureClients | None:
         """Return the clients' part in the secure sums of a run, if it has them.

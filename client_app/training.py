@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from client_app.answering import excused
+from client_app.exit import Answer
 from client_app.gate import note
-from client_app.guard import Moment
-from client_app.leaving import Leaving, require_finite
+from client_app.guard import Charged, Moment
+from client_app.leaving import Leaving
 from client_app.node import Node
-from conf.errors import FedproofError
+from client_app.request import Request
 from task.arrays import record_of, values_of
 from task.base import Examples
+from task.client_update import proximal_mu
 from task.client_update.base import Update, Vectors, Work
 from task.personalization import clients_half
 from task.privacy.base import Released
 from task.privacy.client_dp import ClippedUpdate
+from task.privacy.distributed_dp import NoisyUpdate
 from task.privacy.dpsgd import Mechanism
 from task.profiling import Stopwatch
+from task.refusals import Refusal, RefusalError
 from task.seeding import derive
 from task.stacked import train_stacked
 from task.stacking import stacks
-from task.training import Memory
-from task.wire import VECTORS, Cohort, WireError
+from task.training import Memory, Trained
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What is known of a client before its rows are read.
+
+    Attributes
+    ----------
+    rows : int
+        Training rows, as it says that it has them.
+    charged : Charged or None
+        Its mechanism, paid for, where the run has privacy.
+    """
+
+    rows: int
+    charged: Charged | None
+
+    @property
+    def mechanism(self) -> Released | None:
+        """How the client protects itself."""
+        return None if self.charged is None else self.charged.mechanism
 
 
 class Training:
@@ -41,78 +65,87 @@ class Training:
     ----------
     node : Node
         Whose clients they are.
-    cohort : Cohort
-        What each client is told.
-    run : str
-        Flower's id of the run.
+    request : Request
+        What is asked.
     """
 
-    def __init__(self, node: Node, cohort: Cohort, run: str) -> None:
+    def __init__(self, node: Node, request: Request) -> None:
         self._node = node
         self._settings = node.settings
-        self._cohort = cohort
+        self._request = request
         self._clock = Stopwatch()
-        self._learner = node.learner(cohort.header)
-        self._leaving = Leaving(node, cohort, self._learner, self._clock, run)
+        self._learner = node.learner(node.agreement(request))
+        self._leaving = Leaving(node, request, self._learner, self._clock)
         self._update = clients_half(node.settings)
+        self._mu = proximal_mu(node.settings)
         keeps = node.settings.train.keep_optimizer or node.guard.adapts or self._update.keeps
-        self._store = node.store(cohort.header) if keeps else None
-        self._parts: dict[str, RecordDict] = {}
-        self._errors: dict[str, str] = {}
+        self._store = node.store(request.lineage) if keeps else None
+        self._charges: dict[str, Charge] = {}
+        self._answer = Answer()
 
-    def run(self) -> Cohort:
-        """Train everyone, in stacks if the server says so."""
+    def run(self) -> Answer:
+        """Train everyone, in stacks if a simulation says so."""
         torch.set_num_threads(self._settings.train.threads)
-        size = self._cohort.header.get("stack", 1)
-        if size == 1:
-            for client in self._cohort.parts:
+        if self._request.hints.stack == 1:
+            for client in self._request.work:
                 self._alone(client)
         else:
-            for group in self._groups(size):
+            for group in self._groups():
                 self._together(group)
+        answer, parts = self._answer, self._answer.parts
         # In the order in which they were asked, however they were grouped.
-        parts = {c: self._parts[c] for c in self._cohort.parts if c in self._parts}
-        total = None
+        answer.parts = {c: parts[c] for c in self._request.work if c in parts}
         if self._leaving.total is not None:
-            total = record_of({"total": self._leaving.total.array})
-        header = clocked(self._node, self._clock) | self._leaving.told
-        return Cohort(parts, self._errors, header, total)
+            answer.total = record_of({"total": self._leaving.total.array})
+        answer.facts |= clocked(self._node, self._clock) | self._leaving.told
+        return answer
 
-    def _groups(self, size: int) -> list[list[str]]:
-        """Return who trains together: as the server says, or by its word on the clients' rows.
+    def _groups(self) -> list[list[str]]:
+        """Return who trains together: as a simulation says, or by its word on the clients' rows."""
+        hints = self._request.hints
+        return stacks(hints.rows, hints.stack) if hints.groups is None else hints.groups
+
+    def _charge(self, client: str) -> Charge:
+        """Write down what a client's round costs, once; its rows may be read then.
 
         Raises
         ------
-        WireError
-            If that is not everybody once: who trained twice would count twice.
+        FedproofError
+            If it must not take part.
         """
-        header, clients = self._cohort.header, self._cohort.parts
-        if "stacks" not in header:
-            rows = header.get("rows", {})
-            return stacks({client: rows.get(client, 0) for client in clients}, size)
-        groups: list[list[str]] = header["stacks"]
-        if sorted(client for group in groups for client in group) != sorted(clients):
-            raise WireError("the message's 'stacks' do not name every client once")
-        return groups
+        if client in self._charges:
+            return self._charges[client]
+        rows, charged = self._node.public_size(client), None
+        if self._node.guard.privacy is not None:
+            with self._clock.stage("privacy"):
+                moment = Moment.of(self._request)
+                mechanism = self._node.guard.mechanism(client, rows, moment)
+                clip = self._request.work[client].clip
+                if isinstance(mechanism, ClippedUpdate) and clip is not None:
+                    mechanism = self._node.guard.adapted(mechanism, clip)
+                seat = None
+                if isinstance(mechanism, NoisyUpdate):
+                    seat = self._leaving.seat(client)
+                facts = (rows, self._learner.layout.size, seat)
+                charged = self._node.guard.charge(client, mechanism, moment, facts)
+        elif not rows:
+            raise RefusalError(Refusal.data, f"client '{client}' has no training rows.")
+        self._charges[client] = Charge(rows, charged)
+        return self._charges[client]
 
     def _data(self, client: str) -> Examples:
         with self._clock.stage("data"):
             data = self._learner.data(client).train
         note(client, len(data))
-        if not len(data):
-            raise FedproofError(f"client '{client}' has no training rows.")
         return data
 
-    def _told(self, client: str) -> tuple[int, float]:
-        """Return the client's seed and FedProx's mu."""
-        config = self._config(client)
-        seed = derive(self._settings.seed, "train", self._number(client), client)
-        return seed, float(str(config.get("proximal-mu", 0.0)))
+    def _seed(self, client: str) -> int:
+        return derive(self._settings.seed, "train", self._request.number, client)
 
     def _vectors(self, client: str) -> Vectors:
         """Return what the server sent beside the model."""
-        told = self._cohort.parts[client].get(VECTORS)
-        if not isinstance(told, ArrayRecord):
+        told = self._request.work[client].vectors
+        if told is None:
             return {}
         device = self._learner.device
         return {n: torch.from_numpy(values_of(a).copy()).to(device) for n, a in told.items()}
@@ -121,84 +154,71 @@ class Training:
         if self._store is None:
             return {}
         with self._clock.stage("state"):
-            return self._store.load(client, self._number(client))
+            return self._store.load(client, self._request.number)
 
     def _keep(self, client: str, memory: Memory) -> None:
         if self._store is not None and memory:
             with self._clock.stage("state"):
-                number, resumable = self._number(client), self._cohort.header.get("checkpointed")
-                self._store.save(client, number, memory, int(resumable or 0))
-
-    def _number(self, client: str) -> int:
-        """Return the number of the round."""
-        return int(str(self._config(client)["server-round"]))
-
-    def _config(self, client: str) -> ConfigRecord:
-        config = self._cohort.parts[client]["config"]
-        assert isinstance(config, ConfigRecord)
-        return config
-
-    def _mechanism(self, client: str, rows: int) -> Released | None:
-        """Return how the client protects itself.
-
-        Raises
-        ------
-        FedproofError
-            If it must not take part.
-        """
-        if self._node.guard.privacy is None:
-            return None
-        moment = Moment.of(self._cohort.header, self._number(client))
-        mechanism = self._node.guard.mechanism(client, rows, moment)
-        clip = self._config(client).get("clip")
-        if isinstance(mechanism, ClippedUpdate) and isinstance(clip, float):
-            return self._node.guard.adapted(mechanism, clip)
-        return mechanism
+                request = self._request
+                self._store.save(client, request.number, memory, request.checkpointed)
 
     def _alone(self, client: str) -> None:
-        with excused(self._errors, client):
+        with excused(self._answer.failures, client):
+            charge = self._charge(client)
+            mechanism = charge.mechanism
             data = self._data(client)
-            mechanism = self._mechanism(client, len(data))
             layers = self._learner.private if isinstance(mechanism, Mechanism) else None
-            models = self._learner.models(self._cohort.parts[client]["arrays"], layers)
+            models = self._learner.models(self._request.work[client].model, layers)
             kept, chosen = self._recall(client), models.choose(data)
             model = models.load(kept, chosen)
-            differs = isinstance(mechanism, ClippedUpdate) or self._leaving.looks_at_updates
+            differs = mechanism is not None or self._leaving.looks_at_updates
             start = self._learner.layout.of(model.values()).clone() if differs else None
-            seed, mu = self._told(client)
             work = Work(
-                model, data, self._learner.objective, self._settings.train, seed, mu,
-                mechanism if isinstance(mechanism, Mechanism) else None,
+                model, data, self._learner.objective, self._settings.train, self._seed(client),
+                self._mu, mechanism if isinstance(mechanism, Mechanism) else None,
                 self._vectors(client), kept,
             )  # fmt: skip
-            with self._clock.stage("training"):
-                update = self._update.run(work)
-            update = replace(update, number=chosen)
-            self._finish(client, update, len(data), (mechanism, start))
+            try:
+                with self._clock.stage("training"):
+                    update = self._update.run(work)
+            except Exception:
+                if mechanism is None or self._request.simulated:
+                    raise
+                log.exception("client %s: training failed; what leaves is that of no rows", client)
+                update = self._without_rows(replace(work, model=models.load(kept, chosen)), charge)
+            self._finish(client, replace(update, number=chosen), start)
+
+    def _without_rows(self, work: Work, charge: Charge) -> Update:
+        """Return what the mechanism makes of no rows: whether training fails may depend on them.
+
+        What fails without rows, too, depends on none of them, and may be told.
+        """
+        if work.mechanism is not None:
+            none = Examples(work.data.x[:0], work.data.y[:0])
+            return self._update.run(replace(work, data=none))
+        steps = self._settings.train.steps_on(charge.rows)
+        return Update(work.model.values(), Trained(math.nan, steps))
 
     def _together(self, group: Sequence[str]) -> None:
         found: dict[str, Examples] = {}
         for client in group:
-            with excused(self._errors, client):
+            with excused(self._answer.failures, client):
+                self._charge(client)
                 found[client] = self._data(client)
         if found:
             self._stacked(found)
 
     def _stacked(self, found: Mapping[str, Examples]) -> None:
         group, data = list(found), list(found.values())
-        told = [self._cohort.parts[client] for client in group]
-        alike = all(
-            part["arrays"] is told[0]["arrays"] and part["config"] == told[0]["config"]
-            for part in told
-        )
+        told = [self._request.work[client].model for client in group]
         try:
-            assert alike, "stacked clients start from one model"
-            seeds, mus = zip(*(self._told(client) for client in group), strict=True)
-            start = self._learner.load(told[0]["arrays"]).vector.detach()
+            assert all(model is told[0] for model in told), "stacked clients start from one model"
+            seeds = [self._seed(client) for client in group]
+            start = self._learner.load(told[0]).vector.detach()
             with self._clock.stage("training"):
                 values, trained = train_stacked(
                     self._learner.plain, start, data, self._learner.objective,
-                    self._settings.train, seeds=seeds, proximal_mu=mus[0],
+                    self._settings.train, seeds=seeds, proximal_mu=self._mu,
                 )  # fmt: skip
         except Exception:
             log.exception("a stack of clients failed; each trains alone")
@@ -207,23 +227,30 @@ class Training:
             return
         # Answers may be written into the model, where this start is.
         start = start.clone()
-        for client, row, result, rows in zip(group, values, trained, data, strict=True):
-            with excused(self._errors, client):
-                mechanism = self._mechanism(client, len(rows))
-                self._finish(client, Update(row, result), len(rows), (mechanism, start))
+        for client, row, result in zip(group, values, trained, strict=True):
+            with excused(self._answer.failures, client):
+                self._finish(client, Update(row, result), start)
 
-    def _finish(
-        self,
-        client: str,
-        update: Update,
-        rows: int,
-        private: tuple[Released | None, Tensor | None],
-    ) -> None:
-        """Keep what the client keeps, and answer what leaves it."""
-        require_finite(update.values)
-        self._keep(client, update.trained.memory)
-        number = self._number(client)
-        self._parts[client] = self._leaving.answer(client, update, rows, private, number)
+    def _finish(self, client: str, update: Update, start: Tensor | None) -> None:
+        """Keep what the client keeps, and answer what leaves it.
+
+        Raises
+        ------
+        RefusalError
+            If nobody could use the update, in a run without privacy. With privacy it counts as
+            none: whether it is finite depends on the rows.
+        """
+        charge = self._charges[client]
+        # A norm is finite unless some value is not: cheaper than to look at each.
+        if torch.isfinite(update.values.norm()):
+            self._keep(client, update.trained.memory)
+        elif charge.charged is None:
+            raise RefusalError(
+                Refusal.diverged, "its update holds NaN or infinity: lower train.lr."
+            )
+        self._answer.parts[client] = self._leaving.answer(
+            client, update, charge.rows, charge.charged, start
+        )
 
 
 def clocked(node: Node, clock: Stopwatch) -> dict[str, Any]:

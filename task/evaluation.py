@@ -14,11 +14,12 @@ from task.base import Examples
 from task.bounded import GRID, Bounded
 from task.metric_names import GLOBAL
 from task.objectives import Metrics, Objective, Statistics
+from task.refusals import Refusal
 
 BATCH = 512
 _FILLED = 64
 """Rows of a batch whose sums get noise: always so many."""
-UNANSWERED = "evaluation is not answered under this silo's policy."
+UNANSWERED = str(Refusal.unanswered)
 """All that a silo says that tells nothing of its held-out rows."""
 _LARGEST = 1e100
 """Of sums: their squares, and sums of those, are still numbers."""

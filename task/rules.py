@@ -19,24 +19,18 @@ import yaml
 from conf.digest import settings_digest
 from conf.errors import FedproofError
 from conf.schema import Settings
+from task.refusals import Refusal, RefusalError
 
 ANY = "any"
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WINDOW = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))? )?(\d\d):(\d\d)-(\d\d):(\d\d)")
 
 
-class RefusedError(FedproofError):
-    """What a silo's policy does not allow; the server learns which rule, not the silo's value.
-
-    Attributes
-    ----------
-    told : str
-        What the server is told.
-    """
+class RefusedError(RefusalError):
+    """What a silo's policy does not allow; the server learns which rule, not the silo's value."""
 
     def __init__(self, rule: str, reason: str) -> None:
-        super().__init__(f"policy, {rule}: {reason}.")
-        self.told = f"this silo's policy ({rule}) does not allow it."
+        super().__init__(Refusal.of_rule(rule), f"policy, {rule}: {reason}.")
 
 
 DELTA = 1e-5

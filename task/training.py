@@ -37,11 +37,14 @@ class Trained:
         How many batches.
     memory : dict of str to Tensor
         What the optimiser remembers.
+    mechanism : object
+        What noised every step, if anything did; set by who did it.
     """
 
     loss: float
     steps: int
     memory: Memory = field(default_factory=dict)
+    mechanism: object = None
 
 
 def train(

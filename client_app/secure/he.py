@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from client_app.secure.box import Place, first_time
-from client_app.secure.requests import Request, answer_each, known_clients
+from client_app.secure.requests import Request, answer_each, known_clients, told_of
 from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
@@ -52,6 +52,13 @@ class HEClients:
             trust, self._terms.pinned, "aggregation.identities=pinned", "unverified"
         )
 
+    name = "he"
+    noise = None
+
+    def seat(self, client: str, told: ConfigRecord) -> None:
+        """Return nothing: encrypted sums have no sessions."""
+        del client, told
+
     def answer(self, client: str, told: RecordDict) -> RecordDict:
         """Answer what the server asks of a client, each request for itself."""
         requests: dict[str, Request] = {
@@ -59,7 +66,7 @@ class HEClients:
             "seal": self._seal,
             "decrypt": self._decrypt,
         }
-        return answer_each(requests, client, told)
+        return answer_each(requests, client, told, simulated=self._trust.simulated)
 
     def hidden(
         self,
@@ -133,7 +140,8 @@ class HEClients:
                 route = (self._run, client, receiver)
                 sealed[receiver] = seal(ring.data, route, identity, offered, known)
             except FedproofError as error:
-                refused[receiver] = str(error)
+                simulated = self._trust.simulated
+                refused[receiver] = told_of(error, client, "seal", simulated=simulated)
         answer = ConfigRecord(
             {
                 "key": ring.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,18 +12,43 @@ from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
 from task.identity import Roster
+from task.refusals import Failure, Refusal, RefusalError
 from task.secagg.seat import Seat
 from task.wire import WireError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from task.privacy.distributed_dp import DistributedDP
+
+log = logging.getLogger(__name__)
 Request = Callable[[str, RecordDict], RecordDict]
 """From a client and what it is told to what it answers."""
 
 
 class SecureClients(Protocol):
-    """The clients of one node in one run whose server sees sums only."""
+    """The clients of one node in one run whose server sees sums only.
+
+    Attributes
+    ----------
+    name : str
+        As ``aggregation=`` names it.
+    """
+
+    name: str
+
+    @property
+    def noise(self) -> DistributedDP | None:
+        """What adds noise to updates before they are hidden."""
+
+    def seat(self, client: str, told: ConfigRecord) -> Seat | None:
+        """Return which session of secure aggregation a client is told of, if it is one.
+
+        Raises
+        ------
+        FedproofError
+            If the client takes part in no such session.
+        """
 
     def answer(self, client: str, told: RecordDict) -> RecordDict:
         """Answer what the server asks of a client besides training and evaluation."""
@@ -42,18 +68,51 @@ class SecureClients(Protocol):
         """
 
 
-def answer_each(requests: Mapping[str, Request], client: str, told: RecordDict) -> RecordDict:
-    """Answer what the server asks of a client, each request for itself."""
+def answer_each(
+    requests: Mapping[str, Request], client: str, told: RecordDict, *, simulated: bool
+) -> RecordDict:
+    """Answer what the server asks of a client, each request for itself.
+
+    Parameters
+    ----------
+    requests : mapping of str to callable
+        What may be asked, and who answers.
+    client : str
+        Who is asked.
+    told : RecordDict
+        What.
+    simulated : bool
+        Whether why something was refused may be told in full.
+    """
     answers = RecordDict()
     for name, request in requests.items():
         if name in told:
             try:
                 answers.update(request(client, told))
-            except FedproofError as error:
-                answers[name] = ConfigRecord({"refused": str(error)})
-            except (WireError, KeyError, ValueError, TypeError):
-                answers[name] = ConfigRecord({"refused": f"cannot read the '{name}' request."})
+            except (FedproofError, WireError, KeyError, ValueError, TypeError) as error:
+                told_why = told_of(error, client, name, simulated=simulated)
+                answers[name] = ConfigRecord({"refused": told_why})
     return answers
+
+
+def told_of(error: Exception, client: str, name: str, *, simulated: bool) -> str:
+    """Return what a server is told of a failure; a silo's log has the whole of it.
+
+    Parameters
+    ----------
+    error : Exception
+        What was raised.
+    client, name : str
+        Who was asked, and for what.
+    simulated : bool
+        Whether the server may know all.
+    """
+    if not isinstance(error, FedproofError):
+        error = WireError(f"cannot read the '{name}' request.")
+    failure = Failure.of(error, Refusal.secure)
+    if not simulated:
+        log.warning("client %s, %s: %s", client, name, failure.sentence)
+    return failure.told(simulated=simulated)
 
 
 def known_clients(trust: Trust, needed: bool, setting: str, otherwise: str) -> Roster | None:
@@ -81,8 +140,9 @@ def known_clients(trust: Trust, needed: bool, setting: str, otherwise: str) -> R
     if not needed and not trust.given:
         return None
     if trust.roster is None:
-        raise FedproofError(
+        raise RefusalError(
+            Refusal.roster,
             f"{setting} needs a roster of the clients' identity keys: give this node one "
-            f"(--node-config 'roster=\"FILE\"'), or choose {otherwise}."
+            f"(--node-config 'roster=\"FILE\"'), or choose {otherwise}.",
         )
     return trust.roster

@@ -14,15 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord
 
 from conf.errors import FedproofError
-from task.arrays import digest_of
 from task.identity import bound
 from task.secure.kinds import Kind
-from task.wire import WireError, config
 
 
 @dataclass(frozen=True)
@@ -45,20 +42,6 @@ class Question:
     number: int
     model: bytes
     exchange: ConfigRecord
-
-    @classmethod
-    def of(cls, kind: Kind, number: int, part: RecordDict) -> Self:
-        """Return what a message asks one client.
-
-        Raises
-        ------
-        WireError
-            If it sends no model, or does not say how the answer is to be hidden.
-        """
-        arrays = part.get("arrays")
-        if not isinstance(arrays, ArrayRecord):
-            raise WireError("the message holds no model")
-        return cls(kind, number, digest_of(arrays), config(part, "secure"))
 
 
 class RevealedSums:

@@ -24,6 +24,8 @@ from task.wire import blob, config, listed, numbered
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from task.privacy.distributed_dp import DistributedDP
+
 _SPARE = 4
 """Keys that were advertised and not used yet; of more, the oldest are thrown away."""
 Settle = Callable[[str, Seat, int], None]
@@ -59,6 +61,24 @@ class SecAggClients:
             trust, self._terms.active, "aggregation.adversary=active", "semi_honest"
         )
 
+    name = "secagg"
+
+    @property
+    def noise(self) -> DistributedDP | None:
+        """What adds noise to updates before they are masked."""
+        return self._protection.noise
+
+    def seat(self, client: str, told: ConfigRecord) -> Seat:
+        """Return the client's seat in the session that it is told of.
+
+        Raises
+        ------
+        FedproofError
+            If it has none.
+        """
+        with self._place.opened(client) as secrets:
+            return _member(secrets, blob(told, "root"), client).seat
+
     def answer(self, client: str, told: RecordDict) -> RecordDict:
         """Answer what the server asks of a client, each request for itself."""
         requests: dict[str, Request] = {
@@ -67,7 +87,7 @@ class SecAggClients:
             "share": self._share,
             "advertise": self._advertise,
         }
-        return answer_each(requests, client, told)
+        return answer_each(requests, client, told, simulated=self._trust.simulated)
 
     def hidden(
         self,

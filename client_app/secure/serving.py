@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 
 from client_app.answering import excused, reply
+from client_app.exit import Answer
+from client_app.release import Public
+from client_app.request import Request
 from client_app.site import Site
 from conf.errors import FedproofError
 from task.profiling import Stopwatch
-from task.wire import Cohort
 
 
 def secure_clients(message: Message, context: Context) -> Message:
     """Do each client's part in a sum that hides its answer."""
 
-    def answer(site: Site, cohort: Cohort) -> Cohort:
-        secure = site.secure(str(context.run_id))
+    def answer(site: Site, request: Request) -> Answer:
+        secure = site.secure(request.run)
         if secure is None:
             raise FedproofError("this run has aggregation=none: there is nothing to be unmasked.")
         clock = Stopwatch()
-        parts: dict[str, RecordDict] = {}
-        errors: dict[str, str] = {}
-        for client, told in cohort.parts.items():
-            with excused(errors, client), clock.stage("secure aggregation"):
-                parts[client] = secure.answer(client, told)
-        header = {"clock": clock.seconds} if site.settings.profile else {}
-        return Cohort(parts, errors, header)
+        result = Answer()
+        for client, told in request.exchanges.items():
+            with excused(result.failures, client), clock.stage("secure aggregation"):
+                result.parts[client] = Public.of(secure.answer(client, told))
+        if site.settings.profile:
+            result.facts["clock"] = clock.seconds
+        return result
 
     return reply(message, context, answer)

@@ -23,6 +23,11 @@ class Trust:
         The public keys of all clients, pinned by the silo's operator.
     simulated : bool
         Whether all clients have their keys in `folder`: then it is the roster.
+
+    Attributes
+    ----------
+    simulated
+        As given.
     """
 
     def __init__(
@@ -31,7 +36,7 @@ class Trust:
         self._folder = folder
         self._given = identity
         self._pinned = roster
-        self._simulated = simulated
+        self.simulated = simulated
         self.identity = lru_cache(maxsize=4096)(self._identity)
 
     @property
@@ -50,7 +55,7 @@ class Trust:
         """
         if self._pinned is not None:
             return read_roster(self._pinned)
-        return _Simulated(self) if self._simulated else None
+        return _Simulated(self) if self.simulated else None
 
     def _identity(self, client: str) -> Identity:
         """Return a client's key; it is made when it is first asked for.

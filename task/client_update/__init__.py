@@ -5,6 +5,7 @@ from __future__ import annotations
 from conf.errors import FedproofError
 from conf.schema import Settings
 from task.client_update.base import ClientUpdate
+from task.options import real
 from task.privacy.policy import mechanism_of
 from task.registry import find, names
 
@@ -37,3 +38,15 @@ def update_of(settings: Settings) -> ClientUpdate:
             f"aggregation={hidden} hides: choose another strategy."
         )
     return update
+
+
+def proximal_mu(settings: Settings) -> float:
+    """Return the weight of the proximal term in local training; 0 where the strategy has none.
+
+    Raises
+    ------
+    FedproofError
+        If it is no number from 0 on.
+    """
+    options = settings.strategy.options
+    return real(options, "strategy.proximal_mu") if "proximal_mu" in options else 0.0

@@ -108,7 +108,7 @@ def train_privately(
             shape_gradient(model.gradient, values, start, config, proximal_mu, drift=drift)
             optimizer.step()
     kept = optimizer.memory() | clipping.memory()
-    return Trained(loss=math.nan, steps=mechanism.steps, memory=kept)
+    return Trained(math.nan, mechanism.steps, kept, mechanism)
 
 
 class _Clipping:

@@ -14,6 +14,7 @@ from task.options import INFINITY
 from task.privacy.base import Privacy
 from task.privacy.composition import composed_epsilon
 from task.privacy.ledger import Entry, standing
+from task.refusals import Refusal, RefusalError
 from task.registry import find
 from task.rules import ANY, DELTA, FILE, Rules, read_rules, refusals, strictest
 
@@ -195,9 +196,10 @@ class Policy:
 
 def _require_within(cost: float, most: float, delta: float, client: str) -> None:
     if cost > most:
-        raise FedproofError(
+        raise RefusalError(
+            Refusal.budget,
             f"client '{client}' has reached its budget: one more round would cost "
-            f"ε = {cost:.3f} in all, max_epsilon is {most:g} (δ = {delta:g})."
+            f"ε = {cost:.3f} in all, max_epsilon is {most:g} (δ = {delta:g}).",
         )
 
 

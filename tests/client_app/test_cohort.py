@@ -111,6 +111,16 @@ def test_a_client_that_is_not_here_fails_alone(context):
     assert answer.errors == {"atlantis": "client 'atlantis' is not served by this node."}
 
 
+@pytest.mark.parametrize(
+    "groups", [[["va", "va"]], [["va"], ["va"]], [["va", "b"]], [[]], [[1]], 7, [[["va"]]]]
+)
+def test_nobody_trains_twice_or_is_left_out_of_stacks(context, groups):
+    header = known(context, stack=2, stacks=groups)
+    answer = ask(context, MessageType.TRAIN, Cohort({"va": told(context)}, header=header))
+    assert "'stacks' do not name every client once" in answer.header["refused"]
+    assert not answer.parts and answer.total is None
+
+
 def test_a_model_that_does_not_fit(context):
     part = told(context, extra=Array(np.zeros(3, np.float32)))
     answer = ask(context, MessageType.EVALUATE, Cohort({"va": part}, header=known(context)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+from task.refusals import Refusal
 from tests.client_app.silo import CLIENT, OPEN, SEEDED, Silo, nothing_left
 
 
@@ -18,7 +19,7 @@ def silo(tmp_path: Path) -> Silo:
 
 def test_metrics_leave_as_the_policy_says(tmp_path):
     metrics = "metrics: {allowed: [accuracy], sums: true, min_rows: 100}"
-    silo = Silo(tmp_path / "a", OPEN.replace(OPEN.splitlines()[4], metrics))
+    silo = Silo(tmp_path / "a", OPEN.replace(OPEN.splitlines()[4], metrics), SEEDED)
     (part,) = silo.ask("evaluate", parts={CLIENT: silo.part()}).parts.values()
     assert set(part["metrics"]) == {"num-examples", "accuracy"}
     (part,) = silo.ask("train", parts={CLIENT: silo.part()}).parts.values()
@@ -59,7 +60,7 @@ def test_what_cannot_be_logged_does_not_leave(silo, monkeypatch):
     write = os.write
     monkeypatch.setattr("task.hash_chain.os.write", lambda file, line: write(file, line[:5]))
     answer = silo.ask("train", parts={CLIENT: silo.part()})
-    assert answer.header == {"refused": "this silo's audit log cannot be written."}
+    assert answer.header == {"refused": Refusal.records}
     assert not answer.parts
     monkeypatch.undo()
     assert [r.message for r in silo.audit.receipts()] == ["query"]
@@ -80,7 +81,7 @@ def test_an_unforeseen_error_stays_at_home(silo, monkeypatch, caplog):
     monkeypatch.setattr("task.source.DataSource.size", fail)
     answer = silo.ask("query")
     nothing_left(answer, silo)
-    assert answer.header["refused"] == "KeyError: see this node's log."
+    assert answer.header["refused"] == Refusal.failed
     assert "patient 17" in caplog.text and "patient 17" not in silo.audit.path.read_text()
 
 

@@ -20,6 +20,7 @@ from task.he.answers import AnswerSum
 from task.he.keyring import KeyRing
 from task.identity import Identity
 from task.layouts import Layout
+from task.refusals import Refusal
 from task.secure import protection_of
 from task.secure.kinds import Kind
 
@@ -176,11 +177,12 @@ def test_after_a_doubt_those_with_another_key_get_that_of_the_others(silos, tmp_
 
 
 @pytest.mark.parametrize("stranger", NAMES[:2])
-def test_who_is_not_the_one_in_the_roster_gets_no_key_and_leads_nobody(stranger, tmp_path):
+def test_who_is_not_the_one_in_the_roster_gets_no_key_and_leads_nobody(stranger, tmp_path, caplog):
     silos = Silos(tmp_path, strangers=(stranger,))
     failed = silos.keys.prepare(NAMES)
     if stranger == "b":
-        assert "'b' is not signed by its identity key" in one_sentence(failed["b"])
+        assert str(Refusal.secure) in one_sentence(failed["b"])
+        assert "'b' is not signed by its identity key" in caplog.text
         assert not silos.keys.reaches("b")
         return
     # It led, as the first by name; nobody takes its key.
@@ -200,11 +202,12 @@ def test_unverified_identities_are_taken_as_they_come_where_there_is_no_roster(t
     assert silos.open("b", silos.sum())[0] is None
 
 
-def test_a_run_does_not_switch_a_roster_off(tmp_path):
+def test_a_run_does_not_switch_a_roster_off(tmp_path, caplog):
     """Else the key would go to whatever key the server offers in a client's name."""
     silos = Silos(tmp_path, "aggregation.identities=unverified", strangers=("b",))
     failed = silos.keys.prepare(NAMES)
-    assert "'b' is not signed by its identity key" in one_sentence(failed["b"])
+    assert str(Refusal.secure) in one_sentence(failed["b"])
+    assert "'b' is not signed by its identity key" in caplog.text
     assert not silos.keys.reaches("b")
 
 
@@ -239,34 +242,39 @@ def test_nothing_is_encrypted_without_a_key_nor_twice_for_a_round(silos):
     silos.encrypt("b", 2, Kind.EVALUATE)
 
 
-def test_a_client_opens_one_sum_of_a_round(silos):
+def test_a_client_opens_one_sum_of_a_round(silos, caplog):
     silos.keys.prepare(NAMES)
     total = silos.sum()
     assert silos.open("b", total)[0] is None
     refused, found = silos.open("b", total)
     assert found is None
-    assert "opened a sum of round 1 (train) or a later one before" in one_sentence(refused)
+    assert refused == Refusal.secure
+    assert "opened a sum of round 1 (train) or a later one before" in caplog.text
     assert silos.open("c", total)[0] is None
 
 
 @pytest.mark.parametrize("lie", [{"number": 2}, {"purpose": "evaluate"}, {"purpose": "train "}])
-def test_a_client_opens_no_sum_but_of_its_own_last_answer(silos, lie):
+def test_a_client_opens_no_sum_but_of_its_own_last_answer(silos, lie, caplog):
     silos.keys.prepare(NAMES)
     refused, found = silos.open("d", silos.sum(), **lie)
-    assert found is None and ("encrypted no such answer" in refused or "neither" in refused)
+    assert found is None and refused == Refusal.secure
+    assert "encrypted no such answer" in caplog.text or "neither" in caplog.text
 
 
-def test_sums_of_too_few_or_of_another_key_or_altered_are_not_opened(silos, tmp_path):
+def test_sums_of_too_few_or_of_another_key_or_altered_are_not_opened(silos, tmp_path, caplog):
     silos.keys.prepare(NAMES)
     two = silos.sum(NAMES[:2])
     refused, found = silos.open("a", two)
     assert found is None
-    assert "that of 2 client(s), but fewer than 3 are not shown" in one_sentence(refused)
+    assert refused == Refusal.secure
+    assert "that of 2 client(s), but fewer than 3 are not shown" in caplog.text
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     strangers = Silos(elsewhere)
     strangers.keys.prepare(NAMES)
     refused, found = silos.open("b", strangers.sum())
-    assert found is None and "made with another key" in one_sentence(refused)
+    assert found is None and refused == Refusal.secure
+    assert "made with another key" in caplog.text
     empty = RecordDict({"decrypt": ConfigRecord({"purpose": "train", "number": 9})})
-    assert silos.silos["b"].answer("b", empty)["decrypt"]["refused"].startswith("cannot read")
+    assert silos.silos["b"].answer("b", empty)["decrypt"]["refused"] == Refusal.message
+    assert "cannot read the 'decrypt' request" in caplog.text

@@ -12,6 +12,7 @@ from client_app.app import app as client_app
 from conf.errors import FedproofError
 from server_app.compat import stamp
 from task.identity import Identity
+from task.refusals import Refusal
 from task.secagg.session import bits_of
 from task.wire import Cohort
 from tests.conftest import NodesGrid
@@ -226,9 +227,10 @@ def test_silos_deal_with_those_they_know(federate, silos):
     assert run.model == federate(*SETTINGS).model
 
 
-def test_a_stranger_is_refused_by_name(federate, silos):
-    with pytest.raises(FedproofError, match="the identity key of 'va' is not in its roster"):
+def test_a_stranger_is_refused_by_name_in_the_silos_log(federate, silos, caplog):
+    with pytest.raises(FedproofError, match=Refusal.secure):
         federate(*SETTINGS, nodes=silos(unknown="va"))
+    assert "the identity key of 'va' is not in its roster" in caplog.text
 
 
 def test_without_a_roster_a_silo_takes_the_server_s_word_only_if_its_operator_says_so(
