@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
@@ -18,13 +19,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_key
 
 from conf.compose import compose
-from conf.digest import code_digest
+from conf.digest import code_digest, settings_digest
 from conf.errors import FedproofError
+from conf.schema import Settings
+from server_app.deploy.disclosed import disclosures
 from task.audit import AuditLog
 from task.identity import Identity, read_roster
 from task.privacy.ledger import Ledger
-from task.rules import Rules, read_rules
+from task.privacy.policy import Policy, mechanism_of
+from task.rules import Rules, require_columns
+from task.secure import protection_of
+from task.source import DataSource, load_task
+from task.table_checks import check_own_table
+from task.tables import quoted
 
+_PRIVATE = ("node.key", "identity.key", "state", "ledgers", "audit.jsonl", "home")
+"""What nobody but the silo's own user may read."""
 SKEW = 60.0
 """Seconds by which clocks may differ."""
 SOON = 30
@@ -42,18 +52,22 @@ class Check:
         The silo's data.
     superlink : str or None
         ``HOST:PORT``; the kit's unless given.
+    run : tuple of str or None
+        Overrides of a run; those of the kit's ``experiment`` unless given.
     """
 
-    def __init__(self, kit: Path, data: Path, superlink: str | None) -> None:
+    def __init__(
+        self, kit: Path, data: Path, superlink: str | None, run: tuple[str, ...] | None = None
+    ) -> None:
         self._kit = kit
         self._data = data
         self._superlink = superlink
-        self._rules: Rules | None = None
+        self._overrides = run
 
     def run(self) -> bool:
         """Print a line for each thing that is looked at; return whether all are fine."""
         looks: dict[str, Callable[[], str]] = {
-            "policy": self._policy, "data": self._schema, "keys": self._keys,
+            "policy": self._policy, "data": self._schema, "run": self._run, "keys": self._keys,
             "TLS": self._server, "ledger": self._books, "code": self._code,
         }  # fmt: skip
         good = True
@@ -65,8 +79,16 @@ class Check:
                 print(f"WRONG  {name}: {error}")
         return good
 
+    @cached_property
+    def _asked(self) -> Policy:
+        return Policy.of({"policy": str(self._kit / "policy.yaml"), "data": str(self._data)})
+
+    @property
+    def _rules(self) -> Rules:
+        assert self._asked.rules is not None
+        return self._asked.rules
+
     def _policy(self) -> str:
-        self._rules = read_rules(self._kit / "policy.yaml")
         if not self._rules.tasks:
             raise FedproofError("policy.yaml allows no task: name those that may run.")
         return f"allows {', '.join(self._rules.tasks)}" + (
@@ -74,27 +96,65 @@ class Check:
         )
 
     def _schema(self) -> str:
-        from task.source import DataSource, load_task
-        from task.tables import column_names
+        """Look at the data by the policy alone; then read them as the run would."""
+        found = check_own_table(self._data, self._asked)
+        settings = self._settings()
+        source = DataSource(settings, self._data, self._name, whole=self._asked.one_client)
+        rows = len(source.pool.rows)
+        said = f"{settings.task.name} reads {rows} rows"
+        if not found:
+            return said
+        return f"{said}; plain runs would tell all values of {quoted(found)}: see task.drop"
 
-        (task, *_) = (self._rules.tasks if self._rules else ()) or ("healthcare",)
-        settings = compose((f"task={task}",))
-        if settings.task.target is None and task == "tabular":
-            used = column_names(self._data)
-            return f"{len(used)} columns: {', '.join(used[:8])}"
-        load_task(settings)
-        source = DataSource(settings, self._data)
-        sizes = [source.size(client) for client in source.clients]
-        train, test = (sum(side) for side in zip(*sizes, strict=True))
-        return f"{task} reads {train + test} rows, {test} of them held out"
+    def _run(self) -> str:
+        """Say which rule refuses what of the run, or else what it would tell the server."""
+        settings = self._settings()
+        reasons = [str(refusal) for refusal in self._asked.refusals(settings)]
+        try:
+            mechanism_of(settings)
+            protection_of(settings)
+            used = load_task(settings).columns(self._data)
+            require_columns(self._rules, settings.task.name, used)
+        except FedproofError as error:
+            reasons.append(str(error))
+        if reasons:
+            raise FedproofError("\n       ".join(reasons))
+        told = disclosures(settings, self._asked, self._data, self._name)
+        lines = [f"allowed, {settings_digest(settings)}; it would tell the server"]
+        lines += [f"{what}: {how}" for what, how in told]
+        return "\n       ".join(lines)
+
+    def _settings(self) -> Settings:
+        """Return the settings of the run that is to be checked.
+
+        Raises
+        ------
+        FedproofError
+            If there are no such settings.
+        """
+        told, path = self._overrides, self._kit / "experiment"
+        if told is None:
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            lines = (line.strip() for line in text.splitlines())
+            told = tuple(line for line in lines if line and not line.startswith("#"))
+        if not told and self._rules.tasks:
+            told = (f"task={self._rules.tasks[0]}",)
+        return compose(told)
+
+    @property
+    def _name(self) -> str:
+        """Return the silo's name as a client, as start.sh gives it."""
+        return self._kit.resolve().name
 
     def _keys(self) -> str:
         path = self._kit / "node.key"
         for secret in (path, self._kit / "identity.key"):
             if not secret.is_file():
                 raise FedproofError(f"there is no {secret}: run `fedproof deploy key {self._kit}`.")
-            if stat.S_IMODE(secret.stat().st_mode) & 0o077:
-                raise FedproofError(f"others may read {secret}: chmod 600 {secret}.")
+        for name in (".", *_PRIVATE):
+            private = self._kit / name
+            if private.exists() and stat.S_IMODE(private.stat().st_mode) & 0o077:
+                raise FedproofError(f"others may read {private}: chmod go-rwx {private}.")
         Identity.read(self._kit / "identity.key")
         try:
             key = load_ssh_private_key(path.read_bytes(), None)
@@ -133,7 +193,7 @@ class Check:
 
     def _code(self) -> str:
         mine = code_digest()
-        if self._rules is not None and self._rules.code and mine not in self._rules.code:
+        if self._rules.code and mine not in self._rules.code:
             raise FedproofError(f"this installation is {mine}, which policy.yaml does not accept.")
         return mine
 

@@ -27,6 +27,7 @@ _SERVER = {
     "superlink.service": templates.UNIT,
     "docker-compose.yaml": templates.COMPOSE_SERVER,
     "nginx.conf": templates.NGINX,
+    "experiment": templates.EXPERIMENT,
     "home/config.toml": templates.CONNECTION,
 }
 _SILO = {
@@ -35,6 +36,8 @@ _SILO = {
     "docker-compose.yaml": templates.COMPOSE_SILO,
     "policy.yaml": templates.POLICY,
     "superlink": "$endpoint\n",
+    "experiment": templates.EXPERIMENT,
+    "README": templates.README,
 }
 _SHARED = ("ca.crt", "node.pub", "roster", *_SILO)
 """Files of a silo's kit that are no secrets."""
@@ -58,6 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     check.add_argument("folder", type=Path, help="the silo's kit")
     check.add_argument("--data", type=Path, required=True, help="as it is told to start.sh")
     check.add_argument("--superlink", default=None, help="HOST:PORT instead of the kit's")
+    check.add_argument("overrides", nargs="*", help="of the run, instead of the kit's experiment")
     sbom = commands.add_parser("sbom", help="write what this installation consists of (CycloneDX)")
     sbom.add_argument("file", type=Path, nargs="?", help="printed unless given")
     commands.add_parser("licences", help="list the licences of all that is installed here")
@@ -73,7 +77,8 @@ def main(arguments: Sequence[str]) -> None:
     else:
         from server_app.deploy.check import Check
 
-        if not Check(told.folder, told.data, told.superlink).run():
+        run = tuple(told.overrides) or None
+        if not Check(told.folder, told.data, told.superlink, run).run():
             sys.exit(1)
 
 
@@ -123,7 +128,9 @@ def _write(place: Path, files: Mapping[str, str], federation: Federation, **more
     """Write files from their templates, with the federation's values filled in."""
     values = {
         "name": federation.name, "address": federation.address, "port": str(federation.port),
-        "endpoint": federation.endpoint, "task": federation.task, **more,
+        "endpoint": federation.endpoint, "task": federation.task,
+        "task_settings": templates.TASK_SETTINGS.get(federation.task, templates.LOCAL_SCALING),
+        **more,
     }  # fmt: skip
     for name, text in files.items():
         mode = 0o755 if name.endswith(".sh") else 0o600 if name.startswith("home/") else 0o644

@@ -130,18 +130,28 @@ POLICY = """\
 # What any run may do here, whoever asks; what is left out has a strict default (docs/deploy.md).
 tasks: [$task]
 code: []                     # digests of `fedproof deploy check`; empty: whatever is installed here
-columns: []                  # columns that may be used; empty: all
+settings: []                 # digests of settings that somebody approved; empty: any allowed below
+columns: []                  # columns that may be used; empty: all, if none says whose a row is
+categories: {}               # COLUMN: [names in quotes]; runs may name these only
+client: file                 # all of the data are one client | natural | a column that names them
+held_out:                    # shares of rows that a run may hold out
+  least: 0.05
+  most: 0.5
 privacy:
   mechanism: record_dp       # any: also runs without
+  placement: local           # of client_dp's noise; central: the server adds it | any
   max_epsilon: 8.0
   delta: 1.0e-5
 aggregation:
   mechanism: secagg          # any: also in the clear
+  adversary: active          # any: also sums that hold off no server that cheats
+  identities: pinned         # any: also keys that the server hands out
   min_cohort: 3
-  threshold: 0.5
+  threshold: 0.66            # 2/3 of a client's neighbours must agree before anything opens
 limits:
   update_bytes: 50000000
-  rounds: 100
+  rounds: 100                # of one run
+  evaluations: 100           # of one run
   epochs: 5
 metrics:                     # of this silo alone, outside of secure sums
   allowed: [loss]
@@ -149,4 +159,50 @@ metrics:                     # of this silo alone, outside of secure sums
   sums: false
 quiet_hours: []              # as "22:00-06:00" or "sat-sun 00:00-24:00"
 dry_run: false
+"""
+
+EXPERIMENT = """\
+# Settings of a run that the kits' policy.yaml allows: fedproof federation=remote
+# federation.superlink=$name federation.nodes=N $$(grep -v '^#' experiment), and what each silo
+# checks with `fedproof deploy check`. All have the same file.
+task=$task
+rounds=5
+privacy=record_dp
+privacy.sigma=2.0
+privacy.evaluation=noised
+aggregation=secagg
+aggregation.min_cohort=3
+aggregation.threshold=0.66
+$task_settings
+"""
+
+TASK_SETTINGS = {
+    "tabular": """\
+# Of a protected table nothing is told before training: name its columns, and what is no number.
+task.scaling=local
+task.target=TARGET
+task.kind=binary
+task.columns=[COLUMN,OTHER]
+task.categories.OTHER=[a,b]
+task.categories.TARGET=[no,yes]""",
+    "synthetic": "",
+    "finance": "task.scaling=local\ntask.min_rows=1",
+}
+LOCAL_SCALING = "task.scaling=local"
+
+README = """\
+The kit of $silo, a silo of $name.
+
+1. fedproof deploy key .            makes node.key and identity.key, which never leave this machine;
+                                    send node.pub and the line for the roster.
+2. policy.yaml                      is yours: what any run may do here. Read it, change it.
+3. roster                           the lines of all silos, in one file; compare `fedproof roster
+                                    roster` by telephone.
+4. fedproof deploy check . --data DATA
+                                    says whether all is well, which rule refuses what of the run in
+                                    `experiment`, and everything that run would tell the server.
+5. DATA=/path sh start.sh           starts the SuperNode.
+
+State, ledgers and logs come into this folder. It is yours alone (chmod 700), and git ignores all
+but what has no secrets. Keep a copy of ledgers/: what is spent stays spent.
 """
