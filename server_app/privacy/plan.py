@@ -10,6 +10,7 @@ from rich.table import Table
 
 from conf.errors import FedproofError
 from conf.schema import Settings
+from server_app.privacy.account import HELD_OUT
 from task.privacy.accounting import ACCOUNTANT, RELATION, epsilon
 from task.privacy.base import Privacy, below_share
 from task.privacy.client_dp import ClientDP
@@ -44,6 +45,7 @@ def show_plan(settings: Settings) -> None:
     console.print(client_table(settings, privacy, rows))
     console.print(choice_table(settings, privacy, smallest))
     console.print(f"{RELATION} · {ACCOUNTANT} · a client that takes part in every round")
+    console.print(f"evaluation: {HELD_OUT[privacy.evaluation]}", soft_wrap=True)
 
 
 def client_table(settings: Settings, privacy: Privacy, rows: Mapping[str, int]) -> Table:
@@ -62,8 +64,8 @@ def client_table(settings: Settings, privacy: Privacy, rows: Mapping[str, int]) 
         title=f"{settings.rounds} rounds, δ = {privacy.delta:g}", title_justify="left",
     )  # fmt: skip
     for client, count in ordered[:MOST_CLIENTS]:
-        whole = privacy.over(settings.rounds, client, count)
-        cost = epsilon([whole], privacy.delta)
+        whole, *evaluations = privacy.planned(client, count)
+        cost = epsilon([whole, *evaluations], privacy.delta)
         table.add_row(
             client, str(count), f"{whole.rate:.4g}", str(whole.steps), f"{whole.sigma:.4g}",
             f"{cost:.3f}",
@@ -75,7 +77,8 @@ def choice_table(settings: Settings, privacy: Privacy, rows: int) -> Table:
     """Return ε by rounds and noise multiplier for a client with so many rows."""
     rounds = sorted({max(1, round(settings.rounds * share)) for share in _SHARES})
     table = Table("σ", *(f"{number} rounds" for number in rounds))
-    table.title, table.title_justify = f"ε of a client with {rows} rows", "left"
+    table.title_justify = "left"
+    table.title = f"ε of training a client with {rows} rows"
     for sigma in _NOISES:
         costs = (
             epsilon([replace(privacy.over(n, "the smallest", rows), sigma=sigma)], privacy.delta)

@@ -133,6 +133,18 @@ class Privacy(ABC):
         sigma = gaussian_sigma(self._share * whole, self.delta, self.evaluations)
         return EvaluationNoise(sigma, per_client=self.unit == "client")
 
+    def planned(self, client: str, rows: int) -> list[Spend]:
+        """Return what all planned rounds and noised evaluations cost a client.
+
+        Raises
+        ------
+        FedproofError
+            If the settings do not fit it.
+        """
+        training = self.over(self._planned, client, rows)
+        noise = self.evaluation_noise(client, rows)
+        return [training, *([] if noise is None else [noise.spend] * self.evaluations)]
+
     def _noise(self, rate: float, steps: int) -> float:
         """Return the noise multiplier for so many steps at a sampling rate.
 

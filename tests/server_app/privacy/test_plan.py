@@ -35,6 +35,18 @@ def test_the_noise_that_a_target_needs():
     assert 1.9 < cost <= 2.0 and sigma > 1
 
 
+def test_evaluations_are_paid_from_the_same_target(capsys):
+    told = (*DP, "privacy.epsilon=2.0", "privacy.evaluation=noised")
+    settings = compose(told)
+    shown = text(client_table(settings, mechanism_of(settings), {"ward": 160}))
+    (line,) = [line for line in shown.splitlines() if "ward" in line]
+    sigma, cost = (float(cell) for cell in line.strip("│").split("│")[-2:])
+    alone = epsilon([Spend(sigma, 0.1, 40)], 1e-5)
+    assert 1.9 < cost <= 2.0 and 1.5 < alone < cost
+    show_plan(settings)
+    assert "sums over held-out rows have noise of their own" in capsys.readouterr().out
+
+
 def test_other_choices():
     settings = compose((*DP, "privacy.sigma=1.0"))
     shown = text(choice_table(settings, mechanism_of(settings), 160))
