@@ -17,7 +17,7 @@ from client_app.node import Node
 from client_app.release import HiddenPart, Noised, Plain, Release
 from client_app.request import Request
 from client_app.training import clocked
-from task.evaluation import UNANSWERED, bounded_of, bounded_sums
+from task.evaluation import bounded_of, bounded_sums
 from task.objectives import Metrics
 from task.privacy.evaluation import Evaluations
 from task.profiling import Stopwatch
@@ -113,7 +113,7 @@ def evaluations_of(node: Node) -> Evaluations:
     if kind is Evaluations.exact and node.site.policy.demands_privacy:
         kind = Evaluations.none
     if kind is Evaluations.none:
-        raise RefusalError(Refusal.unanswered, UNANSWERED)
+        raise RefusalError(Refusal.unanswered, str(Refusal.unanswered))
     return kind
 
 

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 from client_app.release import Public, Release, unprotected
 from client_app.request import Kind
 from client_app.site import Site
+from task.privacy.evaluation import Evaluations
 from task.refusals import Failure
 from task.wire import Cohort
 
@@ -67,7 +68,8 @@ def _require(site: Site, kind: Kind, client: str, release: Release) -> None:
         raise unprotected(f"client '{client}' answers a message about rows without them")
     demanded = [("aggregation", site.policy.aggregation, site.settings.aggregation.name)]
     if kind is Kind.evaluate:
-        if site.policy.demands_privacy and release.privacy is None:
+        noised = site.settings.privacy.options.get("evaluation") == Evaluations.noised
+        if (site.policy.demands_privacy or noised) and release.privacy is None:
             raise unprotected(f"client '{client}' would send exact sums over held-out rows")
     else:
         demanded.append(("privacy", site.policy.privacy, site.settings.privacy.name))

@@ -24,14 +24,17 @@ from server_app.federation.validation import (
     sift,
 )
 from server_app.noised import NoisedSums
-from task.evaluation import UNANSWERED, add, plausible, pooled
+from task.evaluation import add, plausible, pooled
 from task.metric_names import CLUSTER, GLOBAL
 from task.objectives import LOWER_IS_BETTER, Objective, Statistics
+from task.refusals import Refusal
 from task.worth.fairness import worst_tenth
 
 Rows = list[dict[str, Any]]
 Shape = tuple[tuple[str, int], ...]
 """Names of sums, and how many numbers each has."""
+_REFUSED = {Refusal.unanswered, Refusal.evaluations}
+"""Why silos may train without being evaluated."""
 
 
 class Evaluation:
@@ -71,7 +74,7 @@ class Evaluation:
         replies = self._grid.send_and_receive(messages, timeout=timeout)
         shape = usual_shape(reply.content for reply in replies if reply.has_content())
         valid, failed = sift(replies, self._grid.name, self._taker(number, shape))
-        if not valid and UNANSWERED in failed.values():
+        if not valid and not _REFUSED.isdisjoint(failed.values()):
             return unanswered(failed)
         if not valid:
             raise FedproofError(f"round {number}: no client could evaluate ({reasons(failed)}).")

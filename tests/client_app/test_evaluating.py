@@ -17,6 +17,7 @@ from task.arrays import array_of, record_of, values_of
 from task.base import ClientData, Examples
 from task.bounded import BoundedBinary
 from task.privacy.accounting import epsilon
+from task.privacy.evaluation import Evaluations
 from task.privacy.ledger import Entry, Ledger
 from task.privacy.noise import SecureNoise
 from tests.client_app.silo import CLIENT, OPEN, Silo
@@ -157,9 +158,7 @@ def crafted(silo: Silo, kind: str) -> ArrayRecord:
 @pytest.mark.parametrize("kind", ["random", "overflow", "edge", "nan"])
 def test_a_row_less_moves_what_leaves_by_no_more_than_the_sensitivity(tmp_path, monkeypatch, kind):
     """Whatever model is sent, with the same noise: the attack that read age and diagnosis."""
-    keyed = lambda: SecureNoise(b"k" * 32)  # noqa: E731
-    monkeypatch.setattr("task.privacy.noise.SecureNoise", keyed)
-    monkeypatch.setattr(client_app.evaluating, "SecureNoise", keyed, raising=False)
+    monkeypatch.setattr("task.privacy.noise.SecureNoise", lambda: SecureNoise(b"k" * 32))
     silos = [Silo(tmp_path / name, DEMANDS, SEEDED) for name in ("with", "without")]
     data, moved = learner_of(silos[0]).data(CLIENT), []
     whole = vector(evaluated(silos[0], arrays=crafted(silos[0], kind)))
@@ -187,6 +186,13 @@ def test_a_row_that_overflows_leaves_nothing_else_than_others(tmp_path):
         k: len(v) for k, v in other["statistics"].items()
     }
     assert np.isfinite(vector(one)).all()
+
+
+@pytest.mark.parametrize("overrides", [NOISED, RUN])
+def test_a_path_that_forgets_the_noise_has_nothing_that_could_leave(silo, monkeypatch, overrides):
+    """A mistake in the code that evaluates meets the type at the exit."""
+    monkeypatch.setattr(client_app.evaluating, "evaluations_of", lambda node: Evaluations.exact)
+    assert "not protected" in evaluated(silo, overrides)
 
 
 def test_an_open_silo_answers_exactly(tmp_path):
