@@ -54,6 +54,20 @@ def test_a_second_vector_is_refused(ran):
             assert f"'{client}'" in sentence and "reveals nothing" in sentence
 
 
+def test_another_name_of_the_run_makes_no_other_run(ran):
+    """The server names runs as it likes (``lineage``); clients go by Flower's id of the run."""
+    for kind, request in (("train", ""), ("query.secure", "share")):
+        message = sent(ran, kind, request)
+        cohort = Cohort.unpack(message.content)
+        header = {**cohort.header, "lineage": [["another", 0]]}
+        message.content = Cohort(cohort.parts, header=header).pack()
+        answer = again(ran, message)
+        told = refusals(answer, request) if request else list(answer.errors.values())
+        assert len(told) == 4
+        for sentence in told:
+            assert "reveals nothing" in sentence or "deals no shares twice" in sentence
+
+
 def test_shares_are_revealed_once(ran):
     for sentence in refusals(again(ran, sent(ran, "query.secure", "unmask")), "unmask"):
         assert "has ended it: it reveals nothing" in sentence

@@ -60,6 +60,7 @@ class Run:
     keys: list[FreshKeys] = field(init=False)
     adverts: list[Advert] = field(init=False)
     members: dict[int, Member] = field(default_factory=dict)
+    mask_sent: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys = [FreshKeys.generate() for _ in range(self.clients)]
@@ -94,7 +95,7 @@ class Run:
             words = vectors[i].astype(TYPES[self.terms.bits])
             self.members[i].mask(words, self.server.shares_for(i))
             self.server.add([i], words, self.size)
-            sent[i] = words
+            sent[i] = words.copy()
         return sent
 
     def agree(self, who: Collection[int]) -> None:
