@@ -22,7 +22,7 @@ from client_app.request import Kind, Request
 from client_app.site import Site
 from task.arrays import values_of
 from task.audit import Receipt
-from task.rules import ANY, RefusedError, Rules
+from task.rules import ANY, RefusedError, Rules, require_columns
 from task.wire import wire_bytes
 
 _COUNTS = ("num-examples", "steps", "unclipped")
@@ -106,12 +106,8 @@ class Gate:
             return
         from task.source import load_task
 
-        used = load_task(self._site.settings).columns(self._site.data)
-        if used is None:
-            raise RefusedError("columns", f"task={self._site.settings.task.name} names no columns")
-        others = sorted(set(used) - set(rules.columns))
-        if others:
-            raise RefusedError("columns", f"the run would use {others}")
+        task = load_task(self._site.settings)
+        require_columns(rules, task.config.name, task.columns(self._site.data))
 
     def _require_rounds(self, rules: Rules) -> None:
         request, most = self._request, rules.limits.rounds

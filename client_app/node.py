@@ -20,6 +20,7 @@ from task.attacks import attack_of, attackers_among
 from task.base import ClientData, Examples
 from task.clusters import apart
 from task.device import CPU, device_of
+from task.disclosure import is_protected
 from task.flat import FlatModel, State, build_model
 from task.memory import keep_freed
 from task.objectives import Objective
@@ -59,6 +60,7 @@ class Node:
         self.source = DataSource(
             site.settings, site.data, site.name, *site.share,
             split_key=site.split_key, pin=site.pin_split, whole=site.policy.one_client,
+            categories=site.policy.categories,
         )  # fmt: skip
         self.guard = Guard(site)
         self.personalization = personalization_of(site.settings)
@@ -75,9 +77,11 @@ class Node:
     def agreement(self, request: Request) -> dict[str, Any]:
         """Return what the clients agreed on, as `learner` takes it.
 
-        The one place where a silo believes the server in this. Under privacy or secure sums it is
-        to follow from the experiment and the policy; until tasks can do that, it is the server's.
+        Under privacy or secure sums it follows from the settings that this node accepted; else the
+        server merged what clients told it, and is believed.
         """
+        if is_protected(self.settings):
+            return {"shared": self.source.task.derive_shared()}
         return {"shared": request.agreed}
 
     def public_size(self, client: str) -> int:

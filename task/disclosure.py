@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from conf.schema import Scaling, Settings, TaskConfig
 
 
@@ -35,3 +38,31 @@ def told_sums(config: TaskConfig) -> str | None:
             "target's classes among them"
         )
     return None
+
+
+def with_categories(
+    description: Mapping[str, Any], target: str | None, categories: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return what a client tells of its rows, with its operator's categories in place of theirs.
+
+    Parameters
+    ----------
+    description : mapping
+        From `task.base.Task.describe`.
+    target : str or None
+        Column of the target.
+    categories : mapping of str to sequence of str
+        Of some columns; those that are none of the description's are left out.
+    """
+    known = {name: sorted(values) for name, values in categories.items()}
+    told = dict(description)
+    if "columns" in told:
+        told["columns"] = {
+            name: {**column, "values": known[name]}
+            if name in known and column["kind"] == "category"
+            else column
+            for name, column in told["columns"].items()
+        }
+    if target in known and told.get("target", {}).get("values") is not None:
+        told["target"] = {**told["target"], "values": known[target]}
+    return told

@@ -43,6 +43,7 @@ class Refusal(StrEnum):
     failed = f"it failed: {_LOG}"
     policy = f"this silo's policy does not allow it: {_LOG}"
     approved = "this silo's policy (settings) does not allow it."
+    protection = "this silo's policy (protection) does not allow it."
     client = "this silo's policy (client) does not allow it."
     held_out = "this silo's policy (held_out) does not allow it."
     categories = "this silo's policy (categories) does not allow it."

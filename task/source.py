@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from conf.errors import FedproofError
 from conf.groups import PartitionConfig
 from conf.schema import Settings
 from task.base import ClientData, Examples, Json, Pool, Task
-from task.disclosure import is_protected
+from task.disclosure import is_protected, with_categories
 from task.held_out import keyed_held_out
 from task.partition import partition
 from task.registry import find
@@ -48,6 +48,8 @@ class DataSource:
         draws them, as where one party holds all rows.
     whole : bool
         Whether its own data are one client, also where they name several.
+    categories : mapping of str to sequence of str, optional
+        Of some columns, the categories that are told in place of those in the rows.
     pin : callable or None
         Called with the `split_rule` before rows are held out; raises what is to be raised.
     """
@@ -62,6 +64,7 @@ class DataSource:
         *,
         split_key: bytes | None = None,
         whole: bool = False,
+        categories: Mapping[str, Sequence[str]] | None = None,
         pin: Callable[[str], None] | None = None,
     ) -> None:
         self.settings = settings
@@ -70,6 +73,7 @@ class DataSource:
         self._name = name
         self._split_key = split_key
         self._whole = whole
+        self._categories = categories or {}
         self._pin = pin
         self._part = slice(part, None, parts)
 
@@ -115,7 +119,10 @@ class DataSource:
         if is_protected(self.settings):
             return {}
         train, _ = self.split(client)
-        return self.task.describe(self.pool.rows.take(train)) if len(train) else {}
+        if not len(train):
+            return {}
+        described = self.task.describe(self.pool.rows.take(train))
+        return with_categories(described, self.settings.task.target, self._categories)
 
     def data(self, client: str, shared: Mapping[str, Any]) -> ClientData:
         """Return a client's tensors."""

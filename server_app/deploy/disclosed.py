@@ -38,7 +38,7 @@ def disclosures(
     FedproofError
         If the data do not fit the run.
     """
-    source = DataSource(settings, data, name, whole=policy.one_client)
+    source = DataSource(settings, data, name, whole=policy.one_client, categories=policy.categories)
     mechanism = mechanism_of(settings)
     unit = None if mechanism is None else mechanism.unit
     hidden = settings.aggregation.name

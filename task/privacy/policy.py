@@ -82,6 +82,12 @@ class Policy:
         """Whether all of the silo's data are one client, also where they name several."""
         return self.rules is not None and self.rules.client == FILE
 
+    @property
+    def categories(self) -> Mapping[str, Sequence[str]]:
+        """Of some columns, the categories that are told in place of those in the rows."""
+        known = () if self.rules is None else self.rules.categories
+        return {category.column: category.values for category in known}
+
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
         """Read what a node config demands: the attributes, with dashes, and a file of `policy`.

@@ -186,3 +186,25 @@ def test_names_of_files_are_no_clients_unless_the_policy_says_so(tmp_path, attac
     wire = attack(OPEN.replace("client: natural", "client: file"),
                   (*PLAIN, "task.drop=[name]"), [folder], client=None)  # fmt: skip
     assert "clinic" in wire.text and known(wire, ["Jane", "John", "Ann Lee"]) == []
+
+
+def test_a_silo_derives_what_clients_share_from_the_settings(tmp_path):
+    """Whatever a server says of columns and categories: a silo's model has the declared ones."""
+    from flwr.app import Context
+
+    from client_app.node import node_of
+    from client_app.request import Request
+    from client_app.site import site_of
+
+    (path, *_) = tables(tmp_path)
+    (tmp_path / "policy.yaml").write_text(STRICT, encoding="utf-8")
+    config = {"data": str(path), "policy": str(tmp_path / "policy.yaml"), "client": "a"}
+    context = Context(1, 7, config, RecordDict(), {"overrides": " ".join(PROTECTED)})
+    node = node_of(site_of(context))
+    lie = {"columns": [{"name": "name", "missing": False, "values": ["abcde0 Doe"]}],
+           "target": {"kind": "binary", "classes": ["no", "yes"]}}  # fmt: skip
+    request = Request.__new__(Request)
+    object.__setattr__(request, "agreed", lie)
+    agreed = node.agreement(request)["shared"]
+    assert agreed == node.source.task.derive_shared() != lie
+    assert [column["name"] for column in agreed["columns"]] == ["age", "weight"]

@@ -84,6 +84,20 @@ def test_plain_runs_tell_nothing_of_columns_that_are_declared(tmp_path):
     assert columns["ward"]["values"] == ["a", "b"]
 
 
+def test_the_operators_categories_are_told_in_place_of_those_in_the_rows(tmp_path):
+    settings = compose((*TABLE, "task.kind=binary"))
+    path = tmp_path / "a.csv"
+    pd.DataFrame({"age": [1, 2, 3], "ward": ["a", "Jane Doe", "a"], "ill": ["no", "yes", "well"]}
+                 ).to_csv(path, index=False)  # fmt: skip
+    source = DataSource(
+        settings, path, "a", categories={"ward": ("b", "a"), "ill": ("yes", "no"), "more": ("x",)}
+    )
+    told = source.describe("a")
+    assert told["columns"]["ward"]["values"] == ["a", "b"]
+    assert told["target"]["values"] == ["no", "yes"] and set(told["columns"]) == {"age", "ward"}
+    assert not {"Jane", "well"} & {*json.dumps(told).replace('"', " ").split()}
+
+
 TASKS = ("healthcare", "finance", "iot", "keyboard", "vision", "synthetic")
 
 
