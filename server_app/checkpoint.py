@@ -5,6 +5,7 @@ Nothing is pickled: tensors are tensors, the rest is JSON in the file's metadata
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from conf.errors import FedproofError
+from conf.seal import SEAL
 from task.arrays import array_of, record_of, values_of
 from task.atomic import atomic
 
@@ -37,9 +39,11 @@ def save(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:
     contiguous = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
     # ascontiguousarray makes a 0-d array 1-d; the shape must come back as it was.
     shaped = {key: value.reshape(tensors[key].shape) for key, value in contiguous.items()}
+    told = json.dumps(facts)
+    marks = {"fedproof": told, SEAL: _digest(shaped, told)}
     with atomic(path) as temporary:
         try:
-            save_file(shaped, temporary, {"fedproof": json.dumps(facts)})
+            save_file(shaped, temporary, marks)
         except SafetensorError as error:
             raise OSError(str(error)) from None
 
@@ -50,21 +54,34 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
     Raises
     ------
     FedproofError
-        If the file is missing, torn, or not one of ours.
+        If the file is missing, torn, not one of ours, or any bit of it has changed.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            facts = json.loads((file.metadata() or {})["fedproof"])
+            marks = file.metadata() or {}
+            facts = json.loads(marks["fedproof"])
     except FileNotFoundError:
         raise FedproofError(f"{path} does not exist: give a run directory of fedproof.") from None
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, LookupError, ValueError, TypeError, OSError, MemoryError) as error:
         raise FedproofError(
             f"{path} is damaged or not from fedproof ({type(error).__name__}): use another run."
         ) from None
+    if marks.get(SEAL, "") not in ("", _digest(tensors, marks["fedproof"])):
+        raise FedproofError(f"{path} is damaged: it is not what was written; use another run.")
     return tensors, facts
+
+
+def _digest(tensors: Tensors, facts: str) -> str:
+    """Hash names, types, shapes and values of tensors, and the facts beside them."""
+    digest = hashlib.sha256(facts.encode())
+    for key in sorted(tensors):
+        value = np.ascontiguousarray(tensors[key])
+        digest.update(f"\0{key}\0{value.dtype.str}\0{tensors[key].shape}\0".encode())
+        digest.update(value.data if value.size else b"")
+    return digest.hexdigest()
 
 
 def to_arrays(tensors: Mapping[str, NDArray[Any]]) -> ArrayRecord:

@@ -11,6 +11,7 @@ from conf.errors import FedproofError
 from conf.schema import Engine, Settings
 from server_app.engines import forkserver
 from server_app.evidence import files
+from server_app.evidence.ownership import own_directory
 from server_app.evidence.progress import Progress
 from server_app.report.ending import reported
 from server_app.tracking import tracked
@@ -26,6 +27,7 @@ def execute(settings: Settings, overrides: Sequence[str], run_dir: Path) -> None
     FedproofError
         If the run did not finish with a model.
     """
+    own_directory(run_dir)
     if settings.partition.show:
         _show_partition(settings, run_dir)
     elif settings.privacy.options.get("plan"):

@@ -10,6 +10,8 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.compose import CONFIG_DIR, CONFIG_NAME, compose, normalize, quote
 from conf.errors import FedproofError
 from conf.schema import Engine, Settings
+from conf.seal import unsealed
+from server_app.evidence.ownership import require_writable
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -42,6 +46,14 @@ _failures: list[int] = []
 
 def main() -> None:
     """Run the command; exits 0 only if every run finished and left a model."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        print("\nfedproof: interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _main() -> None:
     if sys.argv[1:2] and sys.argv[1] in _TOOLS:
         _use(sys.argv[1], sys.argv[2:])
         return
@@ -52,6 +64,8 @@ def main() -> None:
         sys.exit(REFUSED)
     # Being ended politely is Ctrl-C by other means: workers and SuperLink end, the run can resume.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     _application()
     sys.exit(max(_failures, default=0))
 
@@ -84,7 +98,27 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     for run in _sweep(plain) if multirun else [tuple(plain)]:
         told = tuple(o for o in run if not o.lstrip("+~").startswith(("hydra.", "hydra/")))
         _require_data(compose(told))
+    require_writable(_place_of(plain, "hydra.sweep.dir" if multirun else "hydra.run.dir"))
     return [*flags, *plain]
+
+
+def _place_of(overrides: Sequence[str], key: str) -> Path:
+    """Return where Hydra will write: as the last override says, or below its usual folder."""
+    given = [o.partition("=")[2].strip("\"'") for o in overrides if o.startswith(f"{key}=")]
+    usual = "multirun" if key == "hydra.sweep.dir" else "outputs"
+    place = given[-1] if given else usual
+    # What Hydra interpolates into a place is below what stands before it.
+    return Path(place.partition("${")[0] or usual).expanduser().absolute()
+
+
+@cache
+def run_name() -> str:
+    """Return the name of this command's run: when it began, which no clock says twice."""
+    now = datetime.now(UTC)
+    return f"{now:%Y-%m-%d}/{now:%H-%M-%S}-{now:%f}Z"
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 def _require_data(settings: Settings) -> None:
@@ -124,14 +158,16 @@ def _recall(overrides: Sequence[str]) -> list[str]:
 
 
 def _read_run(directory: Path, key: str) -> dict[str, Any]:
+    path = directory / "run.json"
     try:
-        run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        texts = [run["server_directory"], *run["overrides"]]
+        assert all(isinstance(text, str) for text in texts)
+    except (OSError, ValueError, TypeError, KeyError, AssertionError, RecursionError):
         raise FedproofError(
             f"{key}={directory} is not a run directory of fedproof: it has no readable run.json."
         ) from None
-    assert isinstance(run, dict)
-    return run
+    return unsealed(run, str(path))
 
 
 def _sweep(overrides: Sequence[str]) -> list[tuple[str, ...]]:

@@ -7,6 +7,7 @@ announcements are lines of its log, which Flower streams to the command that sub
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,11 @@ def announce(event: Event, *, log_lines: bool) -> None:
         watcher(event)
     if log_lines and not _watchers:
         print(PREFIX + json.dumps(event), flush=True)
+
+
+def complain(sentence: str) -> None:
+    """Tell whoever reads this process's errors what went wrong beside the run, which goes on."""
+    print(f"fedproof: {sentence}", file=sys.stderr, flush=True)
 
 
 def parse(line: str) -> Event | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from conf.errors import FedproofError
+from conf.seal import sealed, sealed_line, unsealed, unsealed_line
 from task.atomic import atomic
 
 CONFIG = "config.yaml"
@@ -31,13 +33,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Replace a JSON file atomically."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
+    """Replace a JSON file atomically; it holds its own digest."""
+    write_text(path, json.dumps(sealed(values), indent=2) + "\n")
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON lines with one durable write, so that a crash tears at most the last line."""
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    text = "".join(sealed_line(row) + "\n" for row in rows)
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -45,15 +47,27 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a torn last line is left out."""
-    rows: list[dict[str, Any]] = []
+    """Read JSON lines; a last line that was not written to its end is left out.
+
+    Raises
+    ------
+    FedproofError
+        If another line is not what was written.
+    """
     if not path.exists():
-        return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    # What follows the last line's end is nothing, or torn.
+    del lines[-1]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            rows.append(unsealed_line(line.decode("utf-8")))
+        except (ValueError, RecursionError):
+            raise FedproofError(
+                f"{path} is damaged: line {number} is not what was written; put back the file, or "
+                "cut it off before that line."
+            ) from None
     return rows
 
 
@@ -61,7 +75,7 @@ def keep_rounds(path: Path, rounds: int) -> None:
     """Drop the lines of rounds after `rounds`: a resumed run does them again."""
     if path.exists():
         rows = [row for row in read_lines(path) if row["round"] <= rounds]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(path, "".join(sealed_line(row) + "\n" for row in rows))
 
 
 def versions() -> dict[str, str]:
@@ -71,7 +85,18 @@ def versions() -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that `write_json` wrote."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(values, dict)
-    return values
+    """Read a JSON file that `write_json` wrote.
+
+    Raises
+    ------
+    FedproofError
+        If it is damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(values, dict)
+    except (ValueError, AssertionError, RecursionError):
+        raise FedproofError(
+            f"{path} is damaged: it is not what was written; use another run."
+        ) from None
+    return unsealed(values, str(path))

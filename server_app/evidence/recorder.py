@@ -19,6 +19,7 @@ from conf.schema import Engine, Settings
 from server_app import checkpoint
 from server_app.evidence import files
 from server_app.evidence.events import announce
+from server_app.evidence.ownership import own_directory
 from server_app.evidence.tensorboard import Scalars
 
 PIECE = 180_000
@@ -72,6 +73,9 @@ class Recorder:
             "versions": files.versions(),
             **facts,
         }
+        if not self._settings.run_dir:
+            # Else the command that told this ServerApp where to write has the directory.
+            own_directory(self.directory)
         with self._writing():
             self.directory.mkdir(parents=True, exist_ok=True)
             files.write_text(self.directory / files.CONFIG, config)

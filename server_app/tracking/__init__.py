@@ -5,17 +5,19 @@ A tracker watches from the `fedproof` command, so it works wherever the ServerAp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from conf.errors import FedproofError
 from conf.schema import Settings
-from server_app.evidence.events import Event, Watcher
+from server_app.evidence.events import Event, Watcher, complain
 from server_app.evidence.tensorboard import scalars
 from task.registry import find
+
+T = TypeVar("T")
 
 
 class Tracker(Protocol):
@@ -40,8 +42,10 @@ def tracked(settings: Settings, run_dir: Path, watcher: Watcher) -> Iterator[Wat
     FedproofError
         If the tracker's package is not installed.
     """
-    module = find("server_app.tracking", settings.tracking.name)
-    tracker: Tracker | None = module.build(settings, run_dir)
+    name = settings.tracking.name
+    module = find("server_app.tracking", name)
+    excused = _Excused(name)
+    tracker: Tracker | None = excused.call(lambda: module.build(settings, run_dir))
     if tracker is None:
         yield watcher
         return
@@ -49,16 +53,40 @@ def tracked(settings: Settings, run_dir: Path, watcher: Watcher) -> Iterator[Wat
     def both(event: Event) -> None:
         watcher(event)
         if event["event"] == "round":
-            tracker.round(event["round"], scalars({k: v for k, v in event.items() if k != "event"}))
+            figures = scalars({k: v for k, v in event.items() if k != "event"})
+            excused.call(lambda: tracker.round(event["round"], figures))
         elif event["event"] == "summary":
-            tracker.summary(scalars({"held_out": event["held_out"]}))
+            figures = scalars({"held_out": event["held_out"]})
+            excused.call(lambda: tracker.summary(figures))
 
     finished = False
     try:
         yield both
         finished = True
     finally:
-        tracker.close(finished=finished)
+        excused.call(lambda: tracker.close(finished=finished))
+
+
+class _Excused:
+    """Lets a tracker fail once, with a word, and then no more: the run goes on without it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._failed = False
+
+    def call(self, work: Callable[[], T]) -> T | None:
+        """Return what some work of the tracker returns; None if it failed, or did before."""
+        if self._failed:
+            return None
+        try:
+            return work()
+        except FedproofError:
+            raise
+        except Exception as error:
+            self._failed = True
+            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            complain(f"tracking={self._name} failed ({reason}): the run goes on without it.")
+            return None
 
 
 def package(name: str) -> Any:

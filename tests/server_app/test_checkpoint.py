@@ -88,3 +88,23 @@ def test_strategy_arrays_come_back_and_functions_stay():
     assert after.moments["b"][1].shape == (0,)
     assert after.current["w"].numpy().tolist() == [0, 1, 2]
     assert after.function is max
+
+
+def test_every_flipped_bit_is_refused_or_without_effect(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    tensors = {"model/a": np.arange(12, dtype=np.float32).reshape(3, 4), "noise/b": np.array(7.5)}
+    facts = {"round": 4, "keys": ["a"], "note": "naïve"}
+    checkpoint.save(path, tensors, facts)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        try:
+            found, told = checkpoint.load(path)
+        except FedproofError as error:
+            assert "damaged" in str(error)
+            continue
+        assert told == facts and list(found) == sorted(tensors)
+        assert all(np.array_equal(found[key], tensors[key]) for key in tensors)

@@ -92,3 +92,21 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(FedproofError, match=f"uv run --extra {name} fedproof"):
         run(name, tmp_path)
+
+
+def test_a_tracker_that_fails_does_not_end_the_run(
+    mlflow: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+    settings = compose(("tracking=mlflow",))
+    mlflow.MlflowClient.return_value.log_batch.side_effect = ConnectionError("no server\nat all")
+    with tracked(settings, tmp_path, seen.append) as watcher:
+        for number in (1, 2):
+            watcher({"event": "round", "round": number, "train": {"loss": 1.0}})
+    assert len(seen) == 2
+    said = capsys.readouterr().err
+    assert said == "fedproof: tracking=mlflow failed (no server): the run goes on without it.\n"
+    mlflow.MlflowClient.side_effect = ConnectionError("gone")
+    with tracked(settings, tmp_path, seen.append) as watcher:
+        watcher({"event": "round", "round": 3, "train": {"loss": 1.0}})
+    assert len(seen) == 3 and "(gone)" in capsys.readouterr().err
