@@ -12,6 +12,7 @@ from flwr.app import Context, Message, RecordDict
 
 from client_app.exit import Answer, leave, refusing
 from client_app.gate import Gate, facts_of, noted
+from client_app.ledgers import ledger_heads, require_newest
 from client_app.request import Request, is_silo, parse
 from client_app.site import Site, audit_of, site_of
 from conf.errors import FedproofError
@@ -62,10 +63,14 @@ def _answered(message: Message, context: Context, answer: Handler, receipt: Rece
     receipt.run, receipt.round = request.run, request.number or None
     site = _site(context)
     site.check(request.digests)
+    _require_ledger(site, context)
     gate = Gate(site, request)
     gate.admit(receipt)
-    with noted(receipt.rows):
-        result = gate.passed(receipt, answer(site, request))
+    try:
+        with noted(receipt.rows):
+            result = gate.passed(receipt, answer(site, request))
+    finally:
+        receipt.ledgers = ledger_heads(site)
     receipt.errors = {client: failure.sentence for client, failure in result.failures.items()}
     if site.data is not None:
         for client, why in receipt.errors.items():
@@ -89,6 +94,20 @@ def _site(context: Context) -> Site:
         raise
     except FedproofError as error:
         raise RefusalError(Refusal.settings, str(error)) from None
+
+
+def _require_ledger(site: Site, context: Context) -> None:
+    """Refuse to go on with a ledger that was put back.
+
+    Raises
+    ------
+    RefusalError
+        Then.
+    """
+    try:
+        require_newest(site, audit_of(context.node_config), context.node_config)
+    except FedproofError as error:
+        raise RefusalError(Refusal.records, str(error)) from None
 
 
 def _refusal(receipt: Receipt, failure: Failure, context: Context) -> RecordDict:

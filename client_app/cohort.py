@@ -12,25 +12,26 @@ from client_app.node import node_of
 from client_app.request import Request
 from client_app.site import Site
 from client_app.training import Training
+from task.privacy.row_counts import RowCounts
 
 
 def describe_clients(message: Message, context: Context) -> Message:
     """Answer which clients this node serves, with example counts and their descriptions."""
 
     def answer(site: Site, _: Request) -> Answer:
-        source = node_of(site).source
-        clients = source.clients
-        sizes = [source.size(client) for client in clients]
-        for client, size in zip(clients, sizes, strict=True):
-            note(client, sum(size))
+        node = node_of(site)
+        source, clients = node.source, node.source.clients
+        sizes = [node.public_size(client) for client in clients]
+        for client in clients:
+            note(client, sum(source.size(client)))
         if site.protection is not None:
             # How many rows a client has is what sums hide, too.
-            sizes = [(min(train, 1), min(test, 1)) for train, test in sizes]
+            sizes = [RowCounts(min(size.train, 1), min(size.test, 1)) for size in sizes]
         describes = {client: told for client in clients if (told := source.describe(client))}
         listing = {
             "clients": list(clients),
-            "train": [train for train, _ in sizes],
-            "test": [test for _, test in sizes],
+            "train": [size.train for size in sizes],
+            "test": [size.test for size in sizes],
             "describes": describes,
         }
         return Answer(facts=listing)

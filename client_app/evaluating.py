@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from client_app.answering import excused
 from client_app.exit import Answer
 from client_app.gate import note
-from client_app.guard import Moment
+from client_app.moment import Moment
 from client_app.node import Node
 from client_app.release import HiddenPart, Noised, Plain, Release
 from client_app.request import Request
@@ -71,13 +71,13 @@ class Evaluating:
         models = learner.models(self._request.work[client].model)
         module = models.own(self._kept(client)).module
         bounded = bounded_of(learner.objective)
-        rows, held_out = public_size(self._node, client)
-        noise, told = self._node.guard.evaluation(client, rows, moment)
+        counts = self._node.public_size(client)
+        noise, told = self._node.guard.evaluation(client, counts.train, moment)
         with self._clock.stage("data"):
             data = learner.data(client).test
         note(client, len(data))
         sums = bounded_sums(module, data, learner.objective, per_client=noise.per_client)
-        made = self._answer(client, held_out, {}, Noised.sums(sums, bounded, noise))
+        made = self._answer(client, counts.test, {}, Noised.sums(sums, bounded, noise))
         return made.carrying(RecordDict({**made.content, "privacy": told}))
 
     def _answer(self, client: str, rows: int, metrics: Metrics, made: Release) -> Release:
@@ -115,8 +115,3 @@ def evaluations_of(node: Node) -> Evaluations:
     if kind is Evaluations.none:
         raise RefusalError(Refusal.unanswered, str(Refusal.unanswered))
     return kind
-
-
-def public_size(node: Node, client: str) -> tuple[int, int]:
-    """Return a client's training and held-out rows as everybody may know them."""
-    return node.source.size(client)

@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 from flwr.app import ConfigRecord
 
-from client_app.request import Request
+from client_app.ledgers import ledger_of
+from client_app.moment import EVALUATION, Moment, require_separation, rounds_due
 from client_app.site import Site
 from conf.errors import FedproofError
 from task.privacy.accounting import Spend
-from task.privacy.base import Privacy, Released
+from task.privacy.base import Released
 from task.privacy.client_dp import ClippedUpdate
 from task.privacy.distributed_dp import DistributedDP
 from task.privacy.evaluation import EvaluationNoise
-from task.privacy.ledger import Entry, Ledger
+from task.privacy.ledger import Entry
 from task.privacy.policy import mechanism_of
 from task.refusals import Refusal, RefusalError
 from task.secagg.seat import Seat
 from task.secure.kinds import Kind
 
-EVALUATION = "evaluation"
-"""Of a ledger's line: what was released is sums over held-out rows."""
 _MOST_ADAPTED = 1e6
 """Times the first clip, and of the first clip, that an adapted one may be."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Which round a client is asked for.
-
-    Attributes
-    ----------
-    run : str
-        Flower's id of the run; a run that is resumed has another.
-    start : int
-        Rounds that were done before that.
-    number : int
-        Of the round.
-    """
-
-    run: str
-    start: int
-    number: int
-
-    @classmethod
-    def of(cls, request: Request) -> Self:
-        """Read a request.
-
-        What a run had done when it was resumed, only a simulation is believed: a silo that was
-        told of more would account for less.
-        """
-        resumed = request.lineage if request.simulated else ()
-        return cls(request.run, resumed[-1][1] if resumed else 0, request.number)
 
 
 @dataclass(frozen=True)
@@ -82,7 +49,7 @@ class Guard:
     Parameters
     ----------
     site : Site
-        Its settings, policy, and folder with one ledger per client.
+        Its settings, policy and ledgers.
 
     Raises
     ------
@@ -91,8 +58,8 @@ class Guard:
     """
 
     def __init__(self, site: Site) -> None:
+        self._site = site
         self._policy = site.policy
-        self._ledgers = site.ledgers
         self.privacy = mechanism_of(site.settings)
 
     def mechanism(self, client: str, rows: int, moment: Moment) -> Released:
@@ -105,12 +72,15 @@ class Guard:
         """
         privacy = self.privacy
         assert privacy is not None
-        entries = self._ledger(client).entries()
+        ledger = ledger_of(self._site, client)
+        entries = ledger.ledger.entries()
         mechanism = privacy.mechanism(client, rows)
-        _require_separation(privacy, entries, moment, client)
+        mine = [e for e in entries if not ledger.is_of_others(e)]
+        require_separation(privacy, mine, moment, client)
         if isinstance(mechanism, ClippedUpdate):
-            mechanism = replace(mechanism, rounds=_due(privacy, entries, moment))
-        planned = Entry(privacy.unit, mechanism.spend, {})
+            due = rounds_due(privacy, [e for e in entries if ledger.covers(e)], moment)
+            mechanism = replace(mechanism, rounds=due)
+        planned = ledger.entry(privacy.unit, mechanism.spend, {})
         self._policy.check([*entries, planned], privacy, client)
         return mechanism
 
@@ -184,13 +154,14 @@ class Guard:
             # Until it is known whose noise the sum holds: as little as it may hold.
             spend = privacy.spend(dimension, seat.count, max(seat.threshold, seat.least))
             facts |= {"session": seat.root.hex(), "dimension": dimension}
-        self._ledger(client).spend(Entry(privacy.unit, spend, facts), allows)
-        return Charged(mechanism, self._told(spend, cost))
+        ledger = ledger_of(self._site, client)
+        ledger.spend(ledger.entry(privacy.unit, spend, facts), allows)
+        return Charged(mechanism, self._told(spend, cost, ledger.sealed_head()))
 
-    def _told(self, spend: Spend, cost: float) -> ConfigRecord:
-        """Return what the server is told of a release, and of the whole ledger's ε."""
+    def _told(self, spend: Spend, cost: float, head: str | None) -> ConfigRecord:
+        """Return what the server is told of a release, and of the whole ledger."""
         assert self.privacy is not None
-        return ConfigRecord(
+        told = ConfigRecord(
             {
                 "unit": self.privacy.unit,
                 "sigma": spend.sigma,
@@ -201,6 +172,9 @@ class Guard:
                 "ledger-delta": self._policy.measured_at(self.privacy),
             }
         )
+        if head is not None:
+            told["ledger-head"] = head
+        return told
 
     def evaluation(
         self, client: str, rows: int, moment: Moment
@@ -226,7 +200,7 @@ class Guard:
         FedproofError
             If the budget does not allow it, or the run planned no more of them.
         """
-        privacy = self.privacy
+        privacy, ledger = self.privacy, ledger_of(self._site, client)
         assert privacy is not None
         noise = privacy.evaluation_noise(client, rows)
         assert noise is not None
@@ -237,6 +211,7 @@ class Guard:
             done = sum(
                 entry.facts.get("kind") == EVALUATION and entry.facts.get("run") == moment.run
                 for entry in entries
+                if ledger.covers(entry)
             )
             if done > privacy.evaluations:
                 raise RefusalError(
@@ -250,8 +225,8 @@ class Guard:
             "kind": EVALUATION, "run": moment.run, "round": moment.number,
             "time": round(time.time()),
         }  # fmt: skip
-        self._ledger(client).spend(Entry(privacy.unit, noise.spend, facts), allows)
-        return noise, self._told(noise.spend, cost)
+        ledger.spend(ledger.entry(privacy.unit, noise.spend, facts), allows)
+        return noise, self._told(noise.spend, cost, ledger.sealed_head())
 
     def settle(self, client: str, seat: Seat, contributors: int) -> None:
         """Write down what a secure sum costs once it is known whose noise it holds.
@@ -264,43 +239,13 @@ class Guard:
         privacy = self.privacy
         if not isinstance(privacy, DistributedDP) or seat.purpose != Kind.TRAIN:
             return
-        ledger, session = self._ledger(client), seat.root.hex()
-        (planned,) = (e for e in ledger.entries() if e.facts.get("session") == session)
+        ledger, session = ledger_of(self._site, client), seat.root.hex()
+        (planned,) = (
+            entry
+            for entry in ledger.ledger.entries()
+            if entry.facts.get("session") == session and entry.client == ledger.client
+        )
         spend = privacy.spend(planned.facts["dimension"], seat.count, contributors)
         facts = {**planned.facts, "contributors": contributors, "settles": session}
         del facts["session"]
-        ledger.spend(Entry(privacy.unit, spend, facts), lambda _: None)
-
-    def _ledger(self, client: str) -> Ledger:
-        # Ids are any text; what of it a file name cannot hold is told apart by a digest.
-        name = re.sub(r"[^0-9A-Za-z_-]", "_", client)[:40]
-        digest = hashlib.sha256(client.encode()).hexdigest()[:12]
-        return Ledger(self._ledgers / f"{name}-{digest}.jsonl")
-
-
-def _due(privacy: Privacy, entries: Sequence[Entry], moment: Moment) -> int:
-    """Return the rounds that a client has to account for when it takes part.
-
-    Where cohorts are secret, a client shares the cost of every round, also of those in which it
-    was not drawn: what it did not write down yet falls due.
-    """
-    if not privacy.sampled:
-        return 1
-    trained = (entry.facts for entry in entries if entry.facts.get("kind") != EVALUATION)
-    written = (facts["round"] for facts in trained if facts.get("run") == moment.run)
-    return max(1, moment.number - max(written, default=moment.start))
-
-
-def _require_separation(
-    privacy: Privacy, entries: Sequence[Entry], moment: Moment, client: str
-) -> None:
-    for entry in entries:
-        if entry.facts.get("kind") == EVALUATION:
-            continue
-        same = entry.facts.get("run") == moment.run and privacy.separation > 1
-        if same and abs(moment.number - int(entry.facts["round"])) < privacy.separation:
-            raise RefusalError(
-                Refusal.separation,
-                f"client '{client}' took part in round {entry.facts['round']}, less than "
-                f"privacy.separation={privacy.separation} rounds from this one.",
-            )
+        ledger.spend(replace(planned, spend=spend, facts=facts), lambda _: None)

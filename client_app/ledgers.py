@@ -17,12 +17,11 @@ from client_app.site import Site
 from conf.digest import plain
 from task.audit import AuditLog
 from task.privacy.accounting import Spend
-from task.privacy.carried import FOLDER
 from task.privacy.ledger import Entry, Head, Ledger
 
 PIN = "ledger-head"
 """Of a node config: where the ledger ended when its operator looked."""
-Allows = Callable[[Sequence[Entry]], None]
+Allows = Callable[[Sequence[Entry]], object]
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,15 @@ class ClientLedger:
 
     def mine(self) -> list[Entry]:
         """Return the entries on the client's rows in this partition."""
-        rows = (self.partition, self.client)
-        return [entry for entry in self.ledger.entries() if entry.rows_of == rows]
+        return [entry for entry in self.ledger.entries() if self.covers(entry)]
+
+    def covers(self, entry: Entry) -> bool:
+        """Tell whether an entry is on the client's rows in this partition."""
+        return entry.rows_of == (self.partition, self.client)
+
+    def is_of_others(self, entry: Entry) -> bool:
+        """Tell whether an entry is on none of the client's rows."""
+        return entry.partition == self.partition and entry.client != self.client
 
     def entry(self, unit: str, spend: Spend, facts: Mapping[str, Any]) -> Entry:
         """Return an entry on the client's rows."""
@@ -95,18 +101,18 @@ def ledger_of(site: Site, client: str) -> ClientLedger:
         return ClientLedger(Ledger(site.ledgers / f"{name}-{digest}.jsonl"), "", "", site)
     found = site.source_state
     ledger = Ledger(site.ledgers / f"{found.source}.jsonl")
-    return ClientLedger(ledger, _partition(site, found.content), client, site)
+    return ClientLedger(ledger, _partition(site, found.number), client, site)
 
 
-def _partition(site: Site, content: str) -> str:
-    """Name what deals a silo's rows to its clients: task, settings, the operator's word, content.
+def _partition(site: Site, number: int) -> str:
+    """Name what deals a silo's rows to its clients: task, settings, the operator's word, state.
 
     Two clients of one name have no row in common. Where any of it differs, they may have.
     """
     assert site.data is not None
     task = plain(site.settings)["task"]
     task.pop("path")
-    told = json.dumps([task, content, site.name, site.data.stem, site.policy.one_client])
+    told = json.dumps([task, number, site.name, site.data.stem, site.policy.one_client])
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
     column = f" by {task['client']}" if task["client"] else ""
     return f"{task['name']}{column} {digest}"
@@ -147,15 +153,11 @@ def require_newest(site: Site, audit: AuditLog | None, config: Mapping[str, Any]
     """
     if not _keeps_ledger(site):
         return
-    source, folder = site.source_id, site.ledgers.resolve()
-    for path, head in (audit.ledgers() if audit else {}).items():
-        known = folder / path.rpartition("/")[2]
-        if str(known) == path:
-            aside = folder / FOLDER / known.name
-            Ledger(known if known.exists() else aside).require_from(head, "the audit log")
+    if audit is not None:
+        audit.require_ledgers(site.ledgers)
     if PIN in config:
         pinned = Head.read(str(config[PIN]))
-        ledger = Ledger(folder / f"{source}.jsonl")
+        ledger = Ledger(site.ledgers / f"{site.source_id}.jsonl")
         ledger.require_from(pinned, f"--node-config {PIN}", site.source_secret)
 
 

@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from torch import Tensor, nn
 
 from client_app.guard import Guard
+from client_app.public_counts import public_counts
 from client_app.request import Request
 from client_app.site import Site
 from task.arrays import values_of
@@ -28,6 +29,7 @@ from task.packing import Packing, packing_of
 from task.personalization import layout_of, personalization_of
 from task.personalization.layout import Layout
 from task.personalization.models import Models
+from task.privacy.row_counts import RowCounts
 from task.refusals import Refusal, RefusalError
 from task.seeding import derive
 from task.source import DataSource
@@ -84,13 +86,23 @@ class Node:
             return {"shared": self.source.task.derive_shared()}
         return {"shared": request.agreed}
 
-    def public_size(self, client: str) -> int:
-        """Return how many training rows a client says that it has, before any is read.
+    def public_size(self, client: str) -> RowCounts:
+        """Return how many rows a client says that it has.
 
         The one place that tells; what it tells may be used without noise.
+
+        Raises
+        ------
+        FedproofError
+            If it may not tell, or the client is not here.
         """
-        train, _ = self.source.size(client)
-        return train
+        self.source.require_served(client)
+        return public_counts(
+            self.site,
+            self.guard.privacy,
+            client,
+            lambda: RowCounts(*self.source.size(client)),
+        )
 
     def learner(self, agreed: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on: `agreement`, or nothing."""

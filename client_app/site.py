@@ -84,6 +84,7 @@ class Site:
             place or (Path(told) / folder if told else get_flwr_home() / f"fedproof-{folder}")
             for place, folder in zip(kept, ("clients", "ledgers"), strict=True)
         )
+        self._source: SourceState | None = None
         self.digests = {"config": config_digest(settings), "code": code_digest()}
         self._trust = Trust(
             self.state / "identities", identity, roster, simulated=self.data is None
@@ -104,7 +105,10 @@ class Site:
             If they cannot be read, or what lies beside the ledgers is not whole.
         """
         assert self.data is not None, "only silos have a data source"
-        return self.sources.find(self.data)
+        # Other files make another site; but a source may be joined to another one.
+        if self._source is None or not self.sources.knows(self._source.source):
+            self._source = self.sources.find(self.data)
+        return self._source
 
     @property
     def source_id(self) -> str:

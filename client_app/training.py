@@ -14,8 +14,9 @@ from torch import Tensor
 from client_app.answering import excused
 from client_app.exit import Answer
 from client_app.gate import note
-from client_app.guard import Charged, Moment
+from client_app.guard import Charged
 from client_app.leaving import Leaving
+from client_app.moment import Moment
 from client_app.node import Node
 from client_app.request import Request
 from task.arrays import record_of, values_of
@@ -115,7 +116,7 @@ class Training:
         """
         if client in self._charges:
             return self._charges[client]
-        rows, charged = self._node.public_size(client), None
+        rows, charged = self._node.public_size(client).train, None
         if self._node.guard.privacy is not None:
             with self._clock.stage("privacy"):
                 moment = Moment.of(self._request)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from task.hash_chain import Body, Chain
-from task.privacy.ledger import Head
+from task.privacy.carried import set_aside
+from task.privacy.ledger import Head, Ledger
 
 ANSWERED, REFUSED = "answered", "refused"
 
@@ -99,6 +100,20 @@ class AuditLog:
         """
         last = self._chain.last().body
         return {str(path): Head.read(str(head)) for path, head in last.get("ledgers", {}).items()}
+
+    def require_ledgers(self, folder: Path) -> None:
+        """Refuse ledgers of a folder that are older than this log, or gone.
+
+        Raises
+        ------
+        FedproofError
+            If there are such, or the log or one of them is damaged.
+        """
+        for name, head in self.ledgers().items():
+            path = Path(name)
+            if path.parent == folder.resolve():
+                found = path if path.exists() else set_aside(path)
+                Ledger(found).require_from(head, "the audit log")
 
     def receipts(self) -> list[Receipt]:
         """Return all lines, checked.

@@ -39,7 +39,7 @@ class Refusal(StrEnum):
     diverged = f"its update holds NaN or infinity: lower train.lr; {_LOG}"
     unprotected = f"what the answer holds is not protected as it must be: {_LOG}"
     secure = f"it does not take part in this secure sum: {_LOG}"
-    records = "this silo's records cannot be written."
+    records = f"this silo's records cannot be written, or are not its newest: {_LOG}"
     failed = f"it failed: {_LOG}"
     policy = f"this silo's policy does not allow it: {_LOG}"
     approved = "this silo's policy (settings) does not allow it."

@@ -129,10 +129,20 @@ class DataSource:
         train, test = self.split(client)
         return self.task.prepare(self.pool.rows.take(train), self.pool.rows.take(test), shared)
 
-    def split(self, client: str) -> tuple[Indices, Indices]:
-        """Return the positions of a client's training and held-out rows."""
+    def require_served(self, client: str) -> None:
+        """Refuse a client that has no rows here.
+
+        Raises
+        ------
+        FedproofError
+            Then.
+        """
         if client not in self.parts:
             raise FedproofError(f"client '{client}' is not served by this node.")
+
+    def split(self, client: str) -> tuple[Indices, Indices]:
+        """Return the positions of a client's training and held-out rows."""
+        self.require_served(client)
         rows = self.parts[client]
         held_out = self._held_out(client, rows)
         return rows[~held_out], rows[held_out]

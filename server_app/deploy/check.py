@@ -188,7 +188,9 @@ class Check:
 
     def _books(self) -> str:
         entries = [len(Ledger(p).entries()) for p in (self._kit / "ledgers").glob("*.jsonl")]
-        receipts = AuditLog(self._kit / "audit.jsonl").receipts()
+        audit = AuditLog(self._kit / "audit.jsonl")
+        receipts = audit.receipts()
+        audit.require_ledgers(self._kit / "ledgers")
         return f"{sum(entries)} releases in {len(entries)} ledgers, {len(receipts)} messages logged"
 
     def _code(self) -> str:

@@ -8,8 +8,13 @@ from pathlib import Path
 from task.atomic import sync_folder
 from task.privacy.ledger import Ledger
 
-FOLDER = "carried"
+_FOLDER = "carried"
 """Where they lie afterwards, below the folder of ledgers."""
+
+
+def set_aside(path: Path) -> Path:
+    """Return where a ledger lies once its entries were carried over."""
+    return path.parent / _FOLDER / path.name
 
 
 def carry(folder: Path, name: str, source: str, *, again: bool) -> None:
@@ -32,9 +37,10 @@ def carry(folder: Path, name: str, source: str, *, again: bool) -> None:
     FedproofError
         If one of the ledgers is damaged, or cannot be written.
     """
-    aside = Ledger(folder / FOLDER / f"{name}.jsonl")
+    path = folder / f"{name}.jsonl"
+    aside = Ledger(set_aside(path))
     if not (again and aside.head_path.exists()):
-        _set_aside(Ledger(folder / f"{name}.jsonl"), aside)
+        _move(Ledger(path), aside)
     target = Ledger(folder / f"{source}.jsonl")
     done = {entry.facts.get("carried") for entry in target.entries()}
     for number, entry in enumerate(aside.entries(), 1):
@@ -45,7 +51,7 @@ def carry(folder: Path, name: str, source: str, *, again: bool) -> None:
             target.spend(carried, lambda _: None)
 
 
-def _set_aside(ledger: Ledger, aside: Ledger) -> None:
+def _move(ledger: Ledger, aside: Ledger) -> None:
     ledger.copy_to(aside.path)
     ledger.path.unlink(missing_ok=True)
     ledger.head_path.unlink(missing_ok=True)

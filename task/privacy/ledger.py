@@ -182,7 +182,7 @@ class Ledger:
         """Copy the ledger with its head, while nobody appends; nothing if there is none."""
         self._chain.copy_to(path)
 
-    def spend(self, entry: Entry, allows: Callable[[Sequence[Entry]], None]) -> None:
+    def spend(self, entry: Entry, allows: Callable[[Sequence[Entry]], object]) -> None:
         """Append an entry, durably, if `allows` lets the whole pass.
 
         Parameters

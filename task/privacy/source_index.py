@@ -49,12 +49,12 @@ class SourceState:
     ----------
     source : str
         Id of the data source: 32 hexadecimal digits.
-    content : str
-        Changes whenever the content does.
+    number : int
+        Of its content among those that the source had: the same rows in the same order have one.
     """
 
     source: str
-    content: str
+    number: int
 
 
 @dataclass
@@ -67,6 +67,8 @@ class _Index:
         By source: paths and inodes at which it was seen.
     seen : dict
         By the stamps of files: source and content, so that nothing is read twice.
+    contents : dict
+        By source: hashes of what it held so far.
     joined : dict
         Sources that turned out to be another one.
     carrying : dict
@@ -77,6 +79,7 @@ class _Index:
 
     places: dict[str, list[str]] = field(default_factory=dict)
     seen: dict[str, list[str]] = field(default_factory=dict)
+    contents: dict[str, list[str]] = field(default_factory=dict)
     joined: dict[str, str] = field(default_factory=dict)
     carrying: dict[str, list[str]] = field(default_factory=dict)
     by_name: list[str] = field(default_factory=list)
@@ -91,9 +94,23 @@ class _Index:
             If it is something else.
         """
         found = cls(**told)
-        if not all(isinstance(getattr(found, name), dict) for name in ("places", "seen", "joined")):
+        if not all(isinstance(known, dict) for known in (found.places, found.seen, found.contents)):
             raise TypeError
         return found
+
+    def state(self, stamp: str) -> SourceState | None:
+        """Return what files with such stamps hold; None if they are new, or no source any more."""
+        source, content = self.seen.get(stamp, ("", ""))
+        if source not in self.places:
+            return None
+        return SourceState(source, self.contents[source].index(content) + 1)
+
+    def note(self, stamp: str, source: str, content: str) -> None:
+        """Take down what files with such stamps hold."""
+        self.seen = {**dict(list(self.seen.items())[1 - _REMEMBERED :]), stamp: [source, content]}
+        contents = self.contents.setdefault(source, [])
+        if content not in contents:
+            contents.append(content)
 
 
 class SourceIndex:
@@ -122,7 +139,7 @@ class SourceIndex:
     def find(self, data: Path) -> SourceState:
         """Return which source a path holds, new or known.
 
-        A file is read when it is new or has changed, by its size, times and inode.
+        A file is read when it is new or has changed, by its path, size, times and inode.
 
         Raises
         ------
@@ -131,11 +148,17 @@ class SourceIndex:
         """
         with _read_from(data):
             stamp = _stamp_of(data)
-        known = self._known(self._read(), stamp)
-        if known is not None:
+        index = self._read()
+        known = index.state(stamp)
+        if known is not None and known.source not in index.carrying:
             return known
         with self._locked():
             return self._looked_at(data, stamp)
+
+    def knows(self, source: str) -> bool:
+        """Tell whether a source is one still, and not joined to another one."""
+        index = self._read()
+        return source in index.places and source not in index.carrying
 
     def require_current(self, source: str) -> None:
         """Refuse to go on with a source that was joined to another one meanwhile.
@@ -145,32 +168,24 @@ class SourceIndex:
         FedproofError
             Then.
         """
-        if source not in self._read().places:
+        if not self.knows(source):
             raise FedproofError("this data was found to be part of other data: ask again.")
-
-    def _known(self, index: _Index, stamp: str) -> SourceState | None:
-        source, content = index.seen.get(stamp, ("", ""))
-        if source not in index.places or source in index.carrying:
-            return None
-        return SourceState(source, content)
 
     def _looked_at(self, data: Path, stamp: str) -> SourceState:
         index = self._read()
         if not (self._folder / INDEX).exists():
             index.by_name = self._ledgers(_BY_NAME)
         self._require_complete(index)
-        known = index.seen.get(stamp)
-        if known is None or known[0] not in index.places:
+        if index.state(stamp) is None:
             secret = self.secret
             with _read_from(data):
                 looked = take_fingerprint(data, secret)
-            known = [self._matched(index, data, looked), looked.state]
-            index.seen[stamp] = known
-            index.seen = dict(list(index.seen.items())[-_REMEMBERED:])
+            index.note(stamp, self._matched(index, data, looked), looked.state)
             self._write(index)
-        source, content = known
-        self._carry(index, source)
-        return SourceState(source, content)
+        state = index.state(stamp)
+        assert state is not None
+        self._carry(index, state.source)
+        return state
 
     def _matched(self, index: _Index, data: Path, looked: Fingerprint) -> str:
         """Return the source that data belong to; the index knows it then, and where they lie."""

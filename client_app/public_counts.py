@@ -1,0 +1,52 @@
+"""A client's numbers of rows as others may know them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from client_app.ledgers import ledger_of
+from client_app.site import Site
+from task.privacy.base import Privacy
+from task.privacy.noise import SecureNoise
+from task.privacy.row_counts import SPEND, UNIT, RowCounts, released_counts
+
+
+def public_counts(
+    site: Site, privacy: Privacy | None, client: str, count: Callable[[], RowCounts]
+) -> RowCounts:
+    """Return the counts that a client's answers may depend on.
+
+    A silo whose rows the run's noise protects releases them with noise of their own, once for each
+    state of its data: that is in its ledger, with what came out. Else they are exact.
+
+    Parameters
+    ----------
+    site : Site
+        With its policy and ledgers.
+    privacy : Privacy or None
+        Of the run.
+    client : str
+        Whose rows they are.
+    count : callable
+        Returns the exact counts.
+
+    Raises
+    ------
+    FedproofError
+        If the budget does not allow it.
+    """
+    if privacy is None or privacy.unit != UNIT or site.data is None:
+        return count()
+    ledger = ledger_of(site, client)
+    known = released_counts(ledger.mine())
+    if known is None:
+        facts = {"time": round(time.time()), **count().noised(SecureNoise()).facts}
+        ledger.spend(
+            ledger.entry(UNIT, SPEND, facts),
+            lambda entries: site.policy.check(entries, privacy, client),
+        )
+        # If another process was first, its release is the one that counts.
+        known = released_counts(ledger.mine())
+    assert known is not None
+    return known
