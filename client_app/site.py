@@ -6,6 +6,7 @@ those of a secure sum are answered without any data.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from conf.errors import FedproofError
 from conf.schema import Settings
 from task.audit import AuditLog
 from task.held_out import pin_split, split_key
+from task.privacy.base import secret_cohorts
 from task.privacy.policy import Policy
 from task.privacy.source_index import SourceIndex, SourceState
 from task.refusals import Refusal, RefusalError
@@ -80,8 +82,9 @@ class Site:
         self.data, *kept, identity, roster = places
         # A silo's disk is not the server's to choose a place on.
         told = settings.run_dir if self.data is None else None
+        base = _simulated_place(settings, Path(told)) if told else None
         self.state, self.ledgers = (
-            place or (Path(told) / folder if told else get_flwr_home() / f"fedproof-{folder}")
+            place or (base / folder if base else get_flwr_home() / f"fedproof-{folder}")
             for place, folder in zip(kept, ("clients", "ledgers"), strict=True)
         )
         self._source: SourceState | None = None
@@ -243,6 +246,18 @@ def site_of(context: Context) -> Site:
             "silo's: nothing is trained."
         )
     return site
+
+
+def _simulated_place(settings: Settings, run_dir: Path) -> Path:
+    """Return where a simulation's clients keep what they keep: in the run's directory.
+
+    Where cohorts are secret, it is not for those who may see that directory: names of files alone
+    tell who was drawn.
+    """
+    if not secret_cohorts(settings):
+        return run_dir
+    digest = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+    return get_flwr_home() / "fedproof-simulated" / digest
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:

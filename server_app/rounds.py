@@ -22,10 +22,11 @@ from server_app import checkpoint
 from server_app.attacking import BackdoorProbe, client_grid
 from server_app.comparison.baselines import Baselines
 from server_app.defending import Screen
+from server_app.evidence import secret
 from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
 from server_app.federation.roster import Roster
-from server_app.federation.validation import finite, reasons
+from server_app.federation.validation import finite
 from server_app.phases import Phases
 from server_app.privacy.curator import account_of
 from server_app.profile import EXCHANGE, Profile
@@ -170,8 +171,9 @@ class RoundLoop:
             self.roster.refresh(self._physical)
         arrays, line = self._train(number, arrays)
         if self.account.secret:
-            # Bytes tell how many were drawn: what is counted is the evaluation.
+            # Bytes and seconds tell how many were drawn: what is counted is the evaluation.
             down, up = self.grid.bytes_down, self.grid.bytes_up
+            started = time.monotonic()
         last = number == self.settings.rounds or self.account.exhausted
         if self.phases.evaluates(number, last=last):
             line |= self._evaluate(number, arrays) | self.backdoor.success(arrays)
@@ -179,7 +181,8 @@ class RoundLoop:
                 self.selection.update(number, line["held_out"], arrays)
         elapsed = time.monotonic() - started
         self.seconds += elapsed
-        line |= profile.line(elapsed)
+        if not self.account.secret:
+            line |= profile.line(elapsed)
         line |= {
             "bytes_down": self.grid.bytes_down - down,
             "bytes_up": self.grid.bytes_up - up,
@@ -206,30 +209,41 @@ class RoundLoop:
                 self.strategy, number, arrays, federation.timeout
             )
             if training.abandoned:
-                return arrays, self._abandoned(training, number, failed)
-            if len(answered) >= self._least():
+                self._lose(training, number, failed)
+                if not replies:
+                    line = training.line(number, [], failed, 1)
+                    return arrays, {"train": {}, **line}
+            if training.enough(replies, answered):
                 break
         else:
             raise FedproofError(
-                f"round {number}: {len(answered)} of the {len(self.grid.cohort)} sampled clients "
-                f"gave a valid answer, federation.min_clients={federation.min_clients} are needed "
-                f"({reasons(failed)}); resume the run when the cause is mended."
+                f"round {number}: {self._too_few(answered)} ({self.account.reasons(failed)}); "
+                "resume the run when the cause is mended."
             )
-        self._lost = 0
+        self._lost = self._lost if training.abandoned else 0
         line = training.line(number, answered, failed, attempt + 1)
         with self._clock.stage("aggregation"):
             screened = self.screen.apply(number, arrays, replies, answered)
             updated, metrics = self.strategy.aggregate_train(number, screened)
         if updated is None:
             raise FedproofError(
-                f"round {number}: strategy={self.settings.strategy.name} needs more than "
-                f"{len(answered)} valid answers: raise federation.fraction or federation.clients."
+                f"round {number}: strategy={self.settings.strategy.name} needs more valid answers "
+                "than there were: raise federation.fraction or federation.clients."
             )
-        line |= self.screen.line(self.strategy)
-        return finite(number, updated, arrays), {"train": dict(metrics or {}), **line}
+        line |= {"train": dict(metrics or {}), **self.screen.line(self.strategy)}
+        return finite(number, updated, arrays), secret.of_training(line)
 
-    def _abandoned(self, training: Training, number: int, failed: dict[str, str]) -> dict[str, Any]:
-        """Return the line of a round without a sum.
+    def _too_few(self, answered: list[str]) -> str:
+        if self.account.secret:
+            return "nobody who was drawn gave a valid answer"
+        least = self.settings.federation.min_clients
+        return (
+            f"{len(answered)} of the {len(self.grid.cohort)} sampled clients gave a valid answer, "
+            f"federation.min_clients={least} are needed"
+        )
+
+    def _lose(self, training: Training, number: int, failed: dict[str, str]) -> None:
+        """Count a round without a sum.
 
         Raises
         ------
@@ -240,10 +254,9 @@ class RoundLoop:
         if self._lost == min(MOST_LOST, self.settings.rounds):
             raise FedproofError(
                 f"round {number}: the secure sums of {self._lost} rounds in a row were abandoned "
-                f"({training.abandoned.rstrip('.')}; {reasons(failed)}); resume the run when the "
-                "cause is mended."
+                f"({training.abandoned.rstrip('.')}; {self.account.reasons(failed)}); resume the "
+                "run when the cause is mended."
             )
-        return {"train": {}, **training.line(number, [], failed, 1)}
 
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""
@@ -253,12 +266,6 @@ class RoundLoop:
         with self._clock.stage("recording"):
             self.recorder.clients(evaluation.rows)
         return line
-
-    def _least(self) -> int:
-        """Return how many valid answers this round needs; nobody drawn is no failure."""
-        if self.account.secret:
-            return min(1, len(self.grid.cohort))
-        return self.settings.federation.min_clients
 
     def _agree(self) -> dict[str, Any]:
         if not self.roster.trainable:
@@ -279,7 +286,6 @@ class RoundLoop:
             "seconds": self.seconds,
         }  # fmt: skip
         parts = {"model": checkpoint.to_tensors(arrays), "strategy": tensors}
-        parts["noise"] = self.account.tensors()
         if self.selection.best is not None:
             parts["best"] = checkpoint.to_tensors(self.selection.best)
         self.recorder.checkpoint(checkpoint.prefixed(parts), facts)
@@ -299,7 +305,7 @@ class RoundLoop:
         )
         self.recorder.resume(facts["totals"])
         self.sampler.restore(facts["sampling"])
-        self.account.restore(facts["privacy"], checkpoint.under("noise", tensors))
+        self.account.restore(facts["privacy"])
 
         def model(prefix: str) -> ArrayRecord | None:
             part = checkpoint.under(prefix, tensors)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -16,7 +17,6 @@ from server_app.federation.roster import Roster
 from server_app.federation.validation import (
     Reference,
     check_metrics,
-    reasons,
     same_metrics,
     sift,
 )
@@ -29,6 +29,17 @@ from task.profiling import Stopwatch
 from task.wire import records
 
 log = logging.getLogger("flwr")
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep Flower's strategies from logging how many clients they were given."""
+    level = log.level
+    log.setLevel(max(logging.ERROR, level))
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class Training:
@@ -97,7 +108,7 @@ class Training:
                 totals = reduction.usable(totals, failed)
                 valid = [reply for reply in valid if self._grid.name(reply) not in failed]
             answered = [self._grid.name(reply) for reply in valid]
-        complete = len(answered) >= (min(1, len(messages)) if self._account.secret else 1)
+        complete = len(answered) >= self._account.least(len(messages))
         with self._clock.stage("aggregation"):
             told = [(c, reply.content) for c, reply in zip(answered, valid, strict=True)]
             self._learn(told)
@@ -109,13 +120,19 @@ class Training:
             self.privacy = self._account.add(told)
         return valid, answered, failed
 
+    def enough(self, replies: list[Message], answered: list[str]) -> bool:
+        """Tell whether a round need not be tried again."""
+        if self._account.secret:
+            return bool(replies)
+        return len(answered) >= self._account.least(len(self._grid.cohort))
+
     def line(
         self, number: int, answered: list[str], failed: dict[str, str], attempts: int
     ) -> dict[str, Any]:
-        """Return a line's part on who was asked; why clients failed is logged if that is secret."""
+        """Return a line's part on who was asked, as far as that is no secret."""
         if self._account.secret:
             if failed:
-                log.warning("round %d: %s", number, reasons(failed))
+                log.warning("round %d: %s", number, self._account.reasons(failed))
             return {"sampled": [], "answered": [], "failed": {}, "secret": True, **self.privacy}
         return {
             "sampled": list(self._grid.cohort),
@@ -134,8 +151,9 @@ class Training:
         """
         cohort = self._grid.cohort
         self._grid.cohort = cohort or self._roster.trainable[:1]
-        # A copy, because some strategies consume the record that they are given.
-        messages = list(strategy.configure_train(number, record_of(arrays), config, self._grid))
+        with _unlogged() if self._account.secret else nullcontext():
+            # A copy, because some strategies consume the record that they are given.
+            messages = list(strategy.configure_train(number, record_of(arrays), config, self._grid))
         self._grid.cohort = cohort
         return messages[0], messages if cohort else []
 

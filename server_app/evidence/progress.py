@@ -64,6 +64,7 @@ class Progress:
         self._rounds = 0
         self._bytes = 0
         self._seconds: list[float] = []
+        self._last = time.monotonic()
         self._printed = 0.0
 
     def __enter__(self) -> Self:
@@ -91,6 +92,7 @@ class Progress:
 
     def _start(self, facts: Mapping[str, Any]) -> None:
         self._metric, self._rounds = facts["metric"], facts["rounds"]
+        self._last = time.monotonic()
         rows = f"{facts['train_rows']} training rows, {facts['test_rows']} held out"
         if facts["train_rows"] is None:
             rows = f"{facts['aggregation']}: {facts['promise']}"
@@ -107,7 +109,10 @@ class Progress:
         for client, reason in {**line["failed"], **line.get("evaluation_failed", {})}.items():
             self._warn(f"round {line['round']}: {client}: {reason}")
         self._bytes += line["bytes_down"] + line["bytes_up"]
-        self._seconds.append(line["seconds"])
+        now = time.monotonic()
+        # A secret round does not tell how long its training took.
+        self._seconds.append(now - self._last if line.get("secret") else line["seconds"])
+        self._last = now
         text = self._describe(line)
         if self._job is not None:
             self._bar.update(self._job, completed=line["round"], description=text)

@@ -63,14 +63,16 @@ def result_table(summary: Mapping[str, Any]) -> Table:
         table.add_row(f"ε per {privacy['unit']}, at most", f"{privacy['epsilon_most']:.3f}")
         table.add_row("δ", f"{privacy['delta']:g}")
         table.add_section()
+    purpose = " to evaluate" if summary.get("privacy", {}).get("secret") else ""
     if secure := summary.get("secure"):
-        table.add_row(f"{secure['aggregation']}: clients in a sum", f"≥ {secure['smallest_sum']}")
+        if secure["smallest_sum"] is not None:
+            name = f"{secure['aggregation']}: clients in a sum{purpose}"
+            table.add_row(name, f"≥ {secure['smallest_sum']}")
         table.add_row("error of its encoding", f"≤ {secure['error']:.1e}")
         table.add_section()
-    purpose = " to evaluate" if summary.get("privacy", {}).get("secret") else ""
     table.add_row(f"sent to clients{purpose}", human_bytes(summary["bytes_down"]))
     table.add_row(f"sent by clients{purpose}", human_bytes(summary["bytes_up"]))
-    table.add_row("seconds", f"{summary['seconds']:.1f}")
+    table.add_row(f"seconds{purpose}", f"{summary['seconds']:.1f}")
     return table
 
 

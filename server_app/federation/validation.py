@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -221,6 +222,15 @@ def sift(
         except InvalidAnswerError as error:
             failed[client] = str(error)
     return valid, failed
+
+
+def unnamed(failed: Mapping[str, str]) -> str:
+    """Return why some failed, without telling who or how many: each reason once, in no order."""
+    texts = set()
+    for client, reason in failed.items():
+        text = reason.replace(f"'{client}'", "").replace(client, "a client")
+        texts.add(re.sub(r"\d+( of \d+)? clients", "… clients", text).rstrip("."))
+    return "; ".join(sorted(texts))
 
 
 def reasons(failed: Mapping[str, str]) -> str:

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from conf.errors import FedproofError
 from conf.schema import Scaling, Settings
-from server_app.checkpoint import Tensors
 from server_app.federation.reduction import WEIGHT, Reduction
 from server_app.federation.roster import Roster
-from server_app.federation.validation import InvalidAnswerError
+from server_app.federation.validation import InvalidAnswerError, reasons, unnamed
 from server_app.secure.collected import HiddenSum
 from task.privacy.accounting import ACCOUNTANT, Spend, epsilon
 from task.privacy.evaluation import Evaluations
@@ -57,6 +56,8 @@ class Account:
     ----------
     secret : bool
         Whether nobody may know who takes part.
+    noises_sums : bool
+        Whether the server noises what it tells of a sum; all else that sums hold is not noised.
     foreseeable : bool
         Whether a round's cohort is known before the round before it has ended.
 
@@ -67,6 +68,7 @@ class Account:
     """
 
     secret = False
+    noises_sums = False
     foreseeable = True
 
     def __init__(self, settings: Settings) -> None:
@@ -74,6 +76,7 @@ class Account:
         self._standardises = settings.task.scaling is Scaling.local
         self._solved = settings.rounds if settings.privacy.options.get("epsilon") else None
         self._fraction = settings.federation.fraction
+        self._min_clients = settings.federation.min_clients
         self._compressed = settings.compression.name != "none"
         self._spends: dict[str, list[Spend]] = {}
         self._evaluations: dict[str, list[Spend]] = {}
@@ -98,6 +101,14 @@ class Account:
         """Return who is asked to train."""
         return draw(clients, self._fraction)
 
+    def least(self, asked: int) -> int:
+        """Return how many of those who were asked must answer; nobody drawn is no failure."""
+        return min(1, asked) if self.secret else self._min_clients
+
+    def reasons(self, failed: Mapping[str, str]) -> str:
+        """Return why clients failed, for a sentence that names nobody whose round is secret."""
+        return unnamed(failed) if self.secret else reasons(failed)
+
     def told(self) -> dict[str, float]:
         """Return what clients are told besides."""
         return {}
@@ -120,6 +131,16 @@ class Account:
     def mean(self, total: HiddenSum) -> Tensor:
         """Return the mean of updates that only their sum is known of, shape (p,)."""
         return torch.from_numpy(total.update) / total.figures[WEIGHT][0]
+
+    def mean_of_nobody(self, size: int) -> Tensor:
+        """Return what a secret round without a sum releases, so that nobody sees that it had none.
+
+        Parameters
+        ----------
+        size : int
+            Length of an update.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no secret rounds: {size}")
 
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where to add up the models of clients with so many rows."""
@@ -176,7 +197,7 @@ class Account:
             "heads": self._heads, "solved": self._solved,
         }  # fmt: skip
 
-    def restore(self, state: Mapping[str, Any], tensors: Tensors) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
 
         Raises
@@ -184,7 +205,6 @@ class Account:
         FedproofError
             If the noise was solved for another number of rounds.
         """
-        del tensors
         if state["solved"] != self._solved:
             raise FedproofError(
                 f"privacy.epsilon was solved for {state['solved']} rounds: resume with that many, "
@@ -194,10 +214,6 @@ class Account:
         told = state["evaluations"].items()
         self._evaluations = {c: [Spend(*s) for s in all_] for c, all_ in told}
         self._ledgers, self._heads = dict(state["ledgers"]), dict(state.get("heads", {}))
-
-    def tensors(self) -> Tensors:
-        """Return what a checkpoint keeps besides, as secret as the clients' data."""
-        return {}
 
     def _assumptions(self) -> str:
         assert self._privacy is not None

@@ -5,26 +5,23 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from conf.errors import FedproofError
 from conf.schema import Settings
-from server_app.checkpoint import Tensors
-from server_app.federation.reduction import WEIGHT, NodeTotal, Reduction
+from server_app.federation.reduction import WEIGHT, Reduction
 from server_app.federation.roster import Roster
 from server_app.federation.validation import InvalidAnswerError
 from server_app.privacy.account import Account, Draw, spend_of
 from server_app.privacy.distributed import DistributedAccount
+from server_app.privacy.noised import ROUNDING, NoisedMean, norm_of
 from server_app.secure.collected import HiddenSum
-from task.aggregation import quantum
-from task.arrays import values_of
 from task.privacy.accounting import epsilon
 from task.privacy.base import below_share
 from task.privacy.client_dp import ClientDP
@@ -46,7 +43,7 @@ _SECRET = (
     "who was drawn is not recorded, nor the bytes of training, which would tell how many; who "
     "watches traffic or clock is not considered"
 )
-_ROUNDING = 1e-5
+_HOUR = 3600
 
 
 def account_of(settings: Settings, directory: Path, *, sum_suffices: bool) -> Account:
@@ -83,13 +80,17 @@ class Curator(Account):
         Where the ledger is.
     """
 
+    noises_sums = True
+
     def __init__(self, settings: Settings, privacy: ClientDP, directory: Path) -> None:
         super().__init__(settings)
         self._client_dp = privacy
         self._ledger = Ledger(directory / LEDGER)
         self._clip = privacy.clip
         self._noise = NOISES[privacy.noise](privacy.separation)
-        self._recent: list[list[str]] = []
+        self._recent: list[tuple[list[str], bool]] = []
+        self._asked: list[str] = []
+        self._released = False
         self._count_noise = SecureNoise()
         self.secret = privacy.sampled
         self.foreseeable = False
@@ -115,19 +116,36 @@ class Curator(Account):
     def cohort(self, clients: Sequence[str], draw: Draw) -> list[str]:
         """Return who is asked to train: a Poisson sample from the system's randomness, if secret.
 
-        With correlated noise, those of the last rounds rest, as ``privacy.separation`` says.
+        With correlated noise, those of the last releases rest, as ``privacy.separation`` says.
+        Where abandoned rounds leave nobody, the noise starts anew, and hides all that comes alone.
         """
         if self.secret:
             chance = secrets.SystemRandom()
             return [client for client in clients if chance.random() < self._client_dp.rate]
-        resting = {client for cohort in self._recent for client in cohort}
-        rested = [client for client in clients if client not in resting]
+        rested = self._rested(clients)
+        if not rested:
+            self._restart()
+            rested = self._rested(clients)
         if not rested:
             raise FedproofError(
                 "all clients took part in the last rounds: lower privacy.separation or "
                 "federation.fraction."
             )
-        return draw(rested, min(1.0, self._fraction * len(clients) / len(rested)))
+        self._asked = draw(rested, min(1.0, self._fraction * len(clients) / len(rested)))
+        return self._asked
+
+    def _rested(self, clients: Sequence[str]) -> list[str]:
+        resting = {client for cohort, _ in self._recent for client in cohort}
+        return [client for client in clients if client not in resting]
+
+    def _restart(self) -> None:
+        """Start another sequence of noise, independent of all before.
+
+        Those of the last rounds rest nevertheless: their own ledgers keep them out.
+        """
+        self._noise = NOISES[self._client_dp.noise](self._client_dp.separation)
+        rest = self._client_dp.separation - 1
+        self._recent = self._recent[max(0, len(self._recent) - rest) :]
 
     def told(self) -> dict[str, float]:
         """Return what clients are told besides: the clip."""
@@ -143,7 +161,7 @@ class Curator(Account):
         """
         super().check(content)
         for arrays in records(content, ArrayRecord):
-            if not _norm(arrays) <= self._clip * (1 + _ROUNDING):
+            if not norm_of(arrays) <= self._clip * (1 + ROUNDING):
                 raise InvalidAnswerError("its update is longer than the clip")
         for metrics in records(content, MetricRecord):
             weight = metrics.get(WEIGHT)
@@ -157,6 +175,10 @@ class Curator(Account):
         unclipped = round(total.figures["unclipped"][0])
         return self._release(torch.from_numpy(total.update), unclipped, len(total.clients))
 
+    def mean_of_nobody(self, size: int) -> Tensor:
+        """Return noise alone: whether there were enough clients for a sum is no more to be seen."""
+        return self._release(torch.zeros(size, dtype=torch.float64), 0, 0)
+
     def reduction(self, arrays: ArrayRecord, rows: int) -> Reduction:
         """Return where clipped updates are added up, and noised."""
         del rows
@@ -169,8 +191,12 @@ class Curator(Account):
         if self.secret:
             return super().add(())
         known = list(answers)
-        cohorts = [*self._recent, [client for client, _ in known]]
-        self._recent = cohorts[max(0, len(cohorts) - self._client_dp.separation + 1) :]
+        # Who was asked in vain may have written that down, and would refuse.
+        cohort = [client for client, _ in known] if self._released else self._asked
+        self._recent = _latest(
+            [*self._recent, (cohort, self._released)], self._client_dp.separation - 1
+        )
+        self._released = False
         return super().add(known)
 
     def evaluated(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
@@ -191,15 +217,15 @@ class Curator(Account):
         """Return what a checkpoint keeps."""
         return {**super().state(), "clip": self._clip, "recent": self._recent}
 
-    def restore(self, state: Mapping[str, Any], tensors: Tensors) -> None:
-        """Go on from a checkpoint; the ledger knows more, if rounds were lost."""
-        super().restore(state, tensors)
-        self._clip, self._recent = state["clip"], state["recent"]
-        self._noise.state = {key: torch.from_numpy(value) for key, value in tensors.items()}
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; the ledger knows more, if rounds were lost.
 
-    def tensors(self) -> Tensors:
-        """Return what later noise depends on."""
-        return {key: value.numpy() for key, value in self._noise.state.items()}
+        Rounds that were lost may have been seen, with noise that took some of the earlier back. To
+        take back the same once more would show it: the noise starts anew.
+        """
+        super().restore(state)
+        self._clip = state["clip"]
+        self._recent = [(list(cohort), bool(released)) for cohort, released in state["recent"]]
 
     def _release(self, total: Tensor, unclipped: int, answered: int) -> Tensor:
         """Return the noised mean of a round's updates, after it was written down.
@@ -213,11 +239,15 @@ class Curator(Account):
         """
         privacy = self._client_dp
         if self.secret:
-            facts = {"run": self._run, "clip": self._clip, "time": round(time.time())}
+            # To the hour: from second to second it would tell how long a round took.
+            when = round(time.time()) // _HOUR * _HOUR
+            facts = {"run": self._run, "clip": self._clip, "time": when}
             self._ledger.spend(Entry(privacy.unit, privacy.over(1), facts), lambda _: None)
+        self._released = True
         adaptive = privacy.adaptive(self._expected)
         sigma = adaptive.sigma_sum if adaptive else privacy.sigma
-        deviation = sigma * self._clip * privacy.max_weight
+        # As long as `check` and `NoisedMean` let an update be.
+        deviation = sigma * self._clip * privacy.max_weight * (1 + ROUNDING)
         noise = self._noise.next(len(total), deviation)
         if adaptive:
             self._clip = adaptive.updated(self._clip, unclipped - answered / 2, self._count_noise)
@@ -240,53 +270,14 @@ class Curator(Account):
         return "; ".join([_TRUST, *([_SECRET] if self.secret else [])])
 
 
-class NoisedMean(Reduction):
-    """The noised mean of one round's clipped updates, added to the global model.
-
-    Parameters
-    ----------
-    arrays : ArrayRecord
-        The global model.
-    weight : float
-        Of all clients' updates together.
-    clip : float
-        Norm that none of them exceeds.
-    longest : float
-        Norm that none of them exceeds, times what it weighs.
-    release : callable
-        From their sum, how many were not clipped, and how many there are, to the noised mean.
-    """
-
-    def __init__(
-        self,
-        arrays: ArrayRecord,
-        weight: float,
-        clip: float,
-        longest: float,
-        release: Callable[[Tensor, int, int], Tensor],
-    ) -> None:
-        super().__init__(arrays, 1)
-        self.unit = quantum(weight, clip)
-        self._longest = longest * (1 + _ROUNDING)
-        self._release = release
-
-    def combine(
-        self, asked: Message, valid: Sequence[Message], totals: Sequence[NodeTotal]
-    ) -> Message:
-        """Return one answer: the model after the noised mean of the updates, of weight one."""
-        metrics = [records(reply.content, MetricRecord)[0] for reply in valid]
-        unclipped = sum(int(str(record["unclipped"])) for record in metrics)
-        update = self._release(self._sum(valid, totals).total, unclipped, len(valid))
-        model = self.vector() + update
-        told = RecordDict({"arrays": self.arrays_of(model), "metrics": MetricRecord({WEIGHT: 1})})
-        return Message(told, reply_to=asked)
-
-    def _check(self, total: NodeTotal, failed: dict[str, str]) -> None:
-        super()._check(total, failed)
-        if _norm(total.arrays) > self._longest * len(total.clients):
-            raise InvalidAnswerError("its node's sum is longer than the clip allows")
-
-
-def _norm(arrays: ArrayRecord) -> float:
-    values = (values_of(array) for array in arrays.values())
-    return math.sqrt(sum(float(np.square(v, dtype=np.float64).sum()) for v in values))
+def _latest(cohorts: list[tuple[list[str], bool]], count: int) -> list[tuple[list[str], bool]]:
+    """Return the last cohorts that were released, so many, and of the last so many the others."""
+    kept: list[tuple[list[str], bool]] = []
+    left = count
+    for age, (cohort, released) in enumerate(reversed(cohorts)):
+        left -= released
+        if left < 0:
+            break
+        if released or age < count:
+            kept.insert(0, (cohort, released))
+    return kept

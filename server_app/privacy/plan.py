@@ -14,6 +14,7 @@ from server_app.privacy.account import HELD_OUT
 from task.privacy.accounting import ACCOUNTANT, RELATION, epsilon
 from task.privacy.base import Privacy, below_share
 from task.privacy.client_dp import ClientDP
+from task.privacy.distributed_dp import DistributedDP
 from task.privacy.policy import mechanism_of
 from task.source import DataSource
 
@@ -65,6 +66,9 @@ def client_table(settings: Settings, privacy: Privacy, rows: Mapping[str, int]) 
     )  # fmt: skip
     for client, count in ordered[:MOST_CLIENTS]:
         whole, *evaluations = privacy.planned(client, count)
+        if isinstance(privacy, DistributedDP):
+            cohort = max(1, round(settings.federation.fraction * len(rows)))
+            whole = replace(whole, sigma=privacy.counted(cohort))
         cost = epsilon([whole, *evaluations], privacy.delta)
         table.add_row(
             client, str(count), f"{whole.rate:.4g}", str(whole.steps), f"{whole.sigma:.4g}",

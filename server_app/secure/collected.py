@@ -119,15 +119,24 @@ class Collected:
 
 
 class Tally:
-    """What all sums of a run have been like."""
+    """What all sums of a run have been like.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    secret : bool
+        Whether nothing may be told of those of training.
+    """
+
+    def __init__(self, *, secret: bool = False) -> None:
+        self._secret = secret
         self._smallest: int | None = None
         self._error = 0.0
         self._abandoned = 0
 
-    def add(self, collected: Collected) -> None:
+    def add(self, purpose: Purpose, collected: Collected) -> None:
         """Count the sums of one exchange."""
+        if self._secret and purpose.name == "train":
+            return
         sizes = [len(total.clients) for total in collected.sums]
         known = [] if self._smallest is None else [self._smallest]
         self._smallest = min([*known, *sizes], default=None)

@@ -130,7 +130,7 @@ class HECollector:
             result.failed |= dict.fromkeys(result.answers, why)
             result.answers = {}
             self._keys.doubt()
-        self._tally.add(result)
+        self._tally.add(purpose, result)
         return result
 
     def _gather(

@@ -10,6 +10,7 @@ from server_app.federation.grid import ClientGrid
 from server_app.secure.collected import Collector
 from server_app.secure.he import HECollector
 from server_app.secure.secagg import SecAggCollector
+from task.privacy.base import secret_cohorts
 from task.privacy.client_dp import ClientDP
 from task.privacy.policy import mechanism_of
 from task.secure import protection_of
@@ -100,4 +101,5 @@ def collector_of(settings: Settings, grid: ClientGrid, run: str, cohort: float) 
         )
     if isinstance(protection, HE):
         return HECollector(protection, grid, settings.seed)
-    return SecAggCollector(protection, grid, run, settings.seed)
+    secret = secret_cohorts(settings)
+    return SecAggCollector(protection, grid, run, settings.seed, secret=secret)

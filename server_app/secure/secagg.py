@@ -42,9 +42,13 @@ class SecAggCollector:
         Flower's id of the run, by which clients know it, too.
     seed : int
         Of the groups.
+    secret : bool
+        Whether nobody may know who trains.
     """
 
-    def __init__(self, protection: SecAgg, grid: ClientGrid, run: str, seed: int) -> None:
+    def __init__(
+        self, protection: SecAgg, grid: ClientGrid, run: str, seed: int, *, secret: bool = False
+    ) -> None:
         self._protection = protection
         self._grid = grid
         self._run = run
@@ -52,7 +56,8 @@ class SecAggCollector:
         self._adverts: dict[str, Advert] = {}
         self._prepared: tuple[Purpose, list[Group]] | None = None
         self._failed: dict[str, str] = {}
-        self._tally = Tally()
+        self._secret = secret
+        self._tally = Tally(secret=secret)
 
     def facts(self) -> dict[str, Any]:
         """Return what a summary says of all sums so far."""
@@ -101,7 +106,7 @@ class SecAggCollector:
                 result.sums.append(group.sum())
             except AbandonedError as error:
                 result.abandoned.append(str(error))
-        self._tally.add(result)
+        self._tally.add(purpose, result)
         summed = {client for total in result.sums for client in total.clients}
         reasons = "; ".join(result.abandoned)
         for client in set(result.answers) - summed:
@@ -206,7 +211,7 @@ class SecAggCollector:
                     signature = blob(answered(answers, client, "agree"), "signature")
                     group.server.take_signature(group.server.numbers[client], signature)
                 except (FedproofError, WireError) as error:
-                    log.warning("%s", error)
+                    self._warn(error)
         if following:
             self._take_adverts({c: a for c, a in answers.items() if "advertise" in asked[c]})
 
@@ -227,10 +232,14 @@ class SecAggCollector:
                     try:
                         group.take_unmasking(client, answered(answers, client, "unmask"))
                     except (FedproofError, WireError) as error:
-                        log.warning("%s", error)
+                        self._warn(error)
         if following:
             self._take_shares(coming, answers)
             self._prepared = following, coming
+
+    def _warn(self, error: Exception) -> None:
+        if not self._secret:
+            log.warning("%s", error)
 
     def _ask(self, asked: Parts) -> dict[str, RecordDict | str]:
         return self._grid.ask(SECURE, asked, self._timeout) if asked else {}

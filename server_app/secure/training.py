@@ -6,6 +6,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
+from torch import Tensor
 
 from server_app.federation.layout import Layout
 from server_app.federation.reduction import WEIGHT
@@ -51,6 +52,8 @@ class SecureTraining(Training):
             )
         with self._clock.stage("aggregation"):
             answers = [self._answer(asked, arrays, total) for total in collected.sums]
+            if self._account.secret and not answers:
+                answers = [self._nobody(asked, arrays)]
             answered = sorted(collected.answers)
             self.privacy = self._account.add((c, collected.answers[c]) for c in answered)
         self._facts = {
@@ -59,16 +62,25 @@ class SecureTraining(Training):
         }
         if collected.abandoned:
             self._facts["abandoned"] = collected.abandoned
-        if not collected.sums:
+        if not collected.sums and not self._account.secret:
             self.abandoned = "; ".join(collected.abandoned) or "nobody was asked"
+        elif not collected.sums and len(purpose.cohort) >= self._least_asked:
+            self.abandoned = "too few of those who were drawn answered"
         return answers, answered, collected.failed
+
+    @property
+    def _least_asked(self) -> int:
+        """Clients without whom there can be no sum."""
+        facts = self._collector.facts()
+        return int(facts["min_cohort"]) * int(facts["groups"])
 
     def line(
         self, number: int, answered: list[str], failed: dict[str, str], attempts: int
     ) -> dict[str, Any]:
         """Return a line's part on who was asked, and on the sums."""
         del attempts
-        return {**super().line(number, answered, failed, 1), "secure": self._facts}
+        facts = {} if self._account.secret else {"secure": self._facts}
+        return {**super().line(number, answered, failed, 1), **facts}
 
     def _hides(self, arrays: ArrayRecord) -> Check:
         """Return what refuses an answer that says something else than an update of the model."""
@@ -87,9 +99,20 @@ class SecureTraining(Training):
         (weight,) = total.figures[WEIGHT]
         like = Layout(arrays)
         mean = self._account.mean(total)
-        metrics: dict[str, float] = {
-            name: value / weight for name, (value,) in total.figures.items() if name != WEIGHT
-        }
+        metrics: dict[str, float] = {}
+        if not self._account.noises_sums:
+            metrics = {n: value / weight for n, (value,) in total.figures.items() if n != WEIGHT}
         record = MetricRecord({**metrics, WEIGHT: round(weight)})
-        told = RecordDict({"arrays": like.arrays_of(like.vector() + mean), "metrics": record})
-        return Message(told, reply_to=asked)
+        return _moved(asked, like, mean, record)
+
+    def _nobody(self, asked: Message, arrays: ArrayRecord) -> Message:
+        """Return the answer of a secret round without a sum."""
+        like = Layout(arrays)
+        mean = self._account.mean_of_nobody(like.size)
+        return _moved(asked, like, mean, MetricRecord({WEIGHT: 1}))
+
+
+def _moved(asked: Message, like: Layout, mean: Tensor, record: MetricRecord) -> Message:
+    """Return the model after a mean update as an answer."""
+    told = RecordDict({"arrays": like.arrays_of(like.vector() + mean), "metrics": record})
+    return Message(told, reply_to=asked)

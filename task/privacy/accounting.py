@@ -1,6 +1,6 @@
 """What Gaussian mechanisms cost together.
 
-The reference is the privacy loss distribution (PLD, `task.privacy.losses`), which is tight, and
+The reference is the privacy loss distribution (PLD, `task.privacy.loss_sums`), tight, and
 checked against that of Google's dp-accounting; the latter's Rényi accountant bounds what no grid
 holds. The neighbouring relation is add-or-remove-one throughout, the one for which Poisson sampling
 amplifies as accounted here.
@@ -208,7 +208,8 @@ def _merged(spends: Iterable[Spend]) -> tuple[Spend, ...]:
 def _epsilon(merged: tuple[Spend, ...], delta: float) -> float:
     from dp_accounting import get_epsilon_gaussian
 
-    from task.privacy.losses import Kind, TooManyCellsError, epsilon_of
+    from task.privacy.loss_sums import epsilon_of
+    from task.privacy.losses import Kind, TooManyCellsError
 
     if any(spend.sigma == 0 for spend in merged):
         return math.inf

@@ -188,6 +188,16 @@ def _require_evaluated(settings: Settings, evaluation: Evaluations) -> None:
         )
 
 
+def secret_cohorts(settings: Settings) -> bool:
+    """Tell whether who takes part is secret: that is what amplifies central, independent noise."""
+    options = settings.privacy.options
+    return (
+        settings.privacy.name == "client_dp"
+        and options.get("placement") == "central"
+        and options.get("noise") == "independent"
+    )
+
+
 def quantile(options: Mapping[str, Any]) -> tuple[float, float] | None:
     """Return ``privacy.quantile`` and ``clip_lr``; None if the clip stays.
 

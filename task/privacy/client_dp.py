@@ -16,7 +16,7 @@ from conf.schema import Settings
 from task.options import choice, real, whole
 from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
-from task.privacy.base import Privacy
+from task.privacy.base import Privacy, secret_cohorts
 from task.privacy.correlated import NOISES
 from task.privacy.noise import SecureNoise
 
@@ -108,7 +108,7 @@ class ClientDP(Privacy):
         self.max_weight = 1
         if options["max_rows"] is not None:
             self.max_weight = whole(options, "privacy.max_rows", 1)
-        self.sampled = self.central and self.noise == "independent"
+        self.sampled = secret_cohorts(settings)
         self.rate = settings.federation.fraction if self.sampled else 1.0
         self._check(settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -42,7 +43,7 @@ class DistributedDP(Privacy):
     bits : int
         b: sums are known modulo 2^b.
     colluders : int
-        Clients whose noise the server may know.
+        Clients whose noise is known to whoever looks at a sum.
 
     Raises
     ------
@@ -96,7 +97,17 @@ class DistributedDP(Privacy):
         FedproofError
             If the sum does not fit into the bits.
         """
-        return _designed(dimension, self.clip, self.bits, clients, (self.sigma, self._kind))
+        # What was solved for is the noise of those who do not collude.
+        sigma = self.sigma / (self._unknown(clients) if self._solves else 1.0)
+        return _designed(dimension, self.clip, self.bits, clients, (sigma, self._kind))
+
+    def counted(self, clients: int) -> float:
+        """Return the noise multiplier of a sum of so many without that of colluders."""
+        return self.sigma * (1.0 if self._solves else self._unknown(clients))
+
+    def _unknown(self, clients: int) -> float:
+        """Return by what factor a sum's noise is less to those who know the colluders' part."""
+        return math.sqrt(max(1, clients - self.colluders) / clients)
 
     def spend(self, dimension: int, clients: int, contributors: int) -> Spend:
         """Return what a sum costs those in it.

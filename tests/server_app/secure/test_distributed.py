@@ -38,7 +38,8 @@ def test_the_cost_is_that_of_central_noise_within_a_few_percent(federate, noise,
     told = (*DP, "rounds=2", f"privacy.noise={noise}", f"aggregation.bits={bits}")
     run = federate(*told)
     privacy = run.summary["privacy"]
-    central = epsilon([Spend(SIGMA, 1.0, 2)], DELTA)
+    # One of four knows its own noise.
+    central = epsilon([Spend(SIGMA * (3 / 4) ** 0.5, 1.0, 2)], DELTA)
     # Skellam's is accounted by Rényi DP, which is not tight for the Gaussian either.
     most = 1.03 if noise == "discrete_gaussian" else 1.25
     assert central * 0.999 <= privacy["epsilon_most"] <= most * central
@@ -76,14 +77,21 @@ def test_a_client_that_leaves_before_signing_has_paid_for_the_worst(federate):
     assert epsilon([entries[0].spend], DELTA) > epsilon([entries[1].spend], DELTA)
 
 
-def test_colluders_do_not_count(federate):
-    run = federate(*DP, "rounds=1", "privacy.colluders=1")
-    assert run.summary["privacy"]["epsilon_most"] == pytest.approx(
-        expected((*DP, "privacy.colluders=1"), (4,)), abs=1e-4
-    )
-    assert expected((*DP, "privacy.colluders=1"), (4,)) == pytest.approx(
-        expected(DP, (3,)), rel=1e-3
-    )
+def test_one_participant_is_counted_as_a_colluder_unless_more_are(federate):
+    run = federate(*DP, "rounds=1", "privacy.colluders=2")
+    costs = {count: expected((*DP, f"privacy.colluders={count}"), (4,)) for count in range(3)}
+    assert run.summary["privacy"]["epsilon_most"] == pytest.approx(costs[2], abs=1e-4)
+    assert expected(DP, (4,)) == costs[1]
+    assert costs[1] == pytest.approx(expected((*DP, "privacy.colluders=0"), (3,)), rel=1e-3)
+    for count, cost in costs.items():
+        central = epsilon([Spend(SIGMA * ((4 - count) / 4) ** 0.5, 1.0, 1)], DELTA)
+        assert central <= cost <= 1.03 * central
+
+
+def test_a_plan_counts_the_noise_of_those_who_do_not_collude(federate):
+    settings = compose(DP)
+    privacy = DistributedDP(settings)
+    assert privacy.counted(4) == pytest.approx(SIGMA * (3 / 4) ** 0.5)
 
 
 def test_a_budget_is_kept(federate):

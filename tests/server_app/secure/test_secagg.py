@@ -190,7 +190,8 @@ def test_central_noise_on_a_secure_sum(federate):
         *SHORT, "rounds=2", "privacy=client_dp", "privacy.sigma=1", "privacy.delta=0.1"
     )
     assert run.summary["privacy"]["epsilon"] == plain.summary["privacy"]["epsilon"]
-    assert [line["secure"]["sums"] for line in run.rounds] == [[4]] * 2
+    # Who is in them is secret, and so is how many there are.
+    assert not any("secure" in line for line in run.rounds)
 
 
 def test_record_level_privacy_under_masks(federate):

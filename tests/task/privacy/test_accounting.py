@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from task.privacy.accounting import Spend, epsilon, epsilon_rdp, solve_sigma
-from task.privacy.losses import Kind, epsilon_of
+from task.privacy.loss_sums import epsilon_of
+from task.privacy.losses import Kind
 
 DELTA = 1e-5
 

@@ -162,18 +162,20 @@ def test_a_restart_that_lost_rounds_counts_them(federate):
     assert again.summary["privacy"]["epsilon_most"] == pytest.approx(cost, abs=1e-3)
 
 
-def test_clients_write_down_rounds_in_which_they_were_not_drawn(federate, monkeypatch):
+def test_clients_write_down_rounds_in_which_they_were_not_drawn(federate, monkeypatch, tmp_path):
     drawn = iter([[3], [7], [], [3]])
 
     def fixed(self, clients, draw):
         return [clients[index] for index in next(drawn)]
 
     monkeypatch.setattr(curator.Curator, "cohort", fixed)
-    ran = federate("rounds=4", *DP)
+    node = {"partition-id": 0, "num-partitions": 1, "ledger": str(tmp_path / "ledgers")}
+    ran = federate("rounds=4", *DP, nodes=[node])
     steps = {
         path.name: [entry.spend.steps for entry in Ledger(path).entries()]
-        for path in (ran.directory / "ledgers").glob("*.jsonl")
+        for path in (tmp_path / "ledgers").glob("*.jsonl")
     }
+    assert not any(ran.directory.rglob("*client-*"))
     assert sorted(steps.values()) == [[1, 3], [2]]
 
 
