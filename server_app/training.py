@@ -131,8 +131,6 @@ class Training:
     ) -> dict[str, Any]:
         """Return a line's part on who was asked, as far as that is no secret."""
         if self._account.secret:
-            if failed:
-                log.warning("round %d: %s", number, self._account.reasons(failed))
             return {"sampled": [], "answered": [], "failed": {}, "secret": True, **self.privacy}
         return {
             "sampled": list(self._grid.cohort),

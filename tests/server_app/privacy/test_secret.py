@@ -12,16 +12,16 @@ from tensorboard.compat.proto.event_pb2 import Event
 
 from conf.errors import FedproofError
 from server_app import checkpoint
-from server_app.evidence import secret
+from server_app.evidence import progress, secret
 from server_app.privacy import curator
 from task.privacy import correlated
 from task.privacy.noise import SecureNoise
 
-# A clip so small that models are the same to the last bit, whoever was drawn.
+# A clip so small, beside the noise, that models are the same to the last bit, whoever was drawn.
 RUN = (
     "task=synthetic", "model=logistic", "task.shape=[6]", "task.classes=3", "task.clients=20",
     "task.rows=12", "federation.fraction=0.3", "federation.fraction_evaluate=0.5", "rounds=3",
-    "privacy=client_dp", "privacy.sigma=1.0", "privacy.clip=1e-14", "privacy.delta=0.01",
+    "privacy=client_dp", "privacy.sigma=1e8", "privacy.clip=1e-12", "privacy.delta=0.01",
     "profile=true",
 )  # fmt: skip
 DRAWS = ([[0, 1, 2, 3, 4, 5], [3, 4, 5], [7, 8, 9, 10]], [[9], [], [0, 1, 2, 3, 4, 11, 12, 13]])
@@ -38,6 +38,7 @@ _VARYING = (
 def drawn(monkeypatch, federate, capfd, caplog):
     """Return what runs one set of draws, always with the same noise, and returns what is told."""
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(progress, "PERIOD", 1e9)
 
     def run(draws, *told, **more):
         left = iter(draws)
@@ -111,8 +112,8 @@ def test_an_adaptive_clip_tells_no_more_than_its_noised_count(drawn):
     """The clip is released with noise of its own; beside it nothing differs."""
     told = ("aggregation=secagg", "privacy.quantile=0.5")
     (one, _), (two, _) = (drawn(draws, *told) for draws in DRAWS)
+    assert len({line["privacy"]["clip"] for line in one.rounds}) > 1
     for first, second in zip(one.rounds, two.rounds, strict=True):
-        assert first["privacy"]["clip"] != 1e-14
         for line in (first, second):
             for key in ("seconds", "privacy"):
                 del line[key]
@@ -121,7 +122,7 @@ def test_an_adaptive_clip_tells_no_more_than_its_noised_count(drawn):
 
 def test_a_sum_of_too_few_is_noise_like_any_other(drawn):
     """Two were drawn where three must be: the model moves, as if nothing had been missing."""
-    ran, _ = drawn([[0, 1], [], [2]], "aggregation=secagg", "privacy.clip=0.5")
+    ran, _ = drawn([[0, 1], [], [2]], "aggregation=secagg", "privacy.clip=0.5", "privacy.sigma=1.0")
     tensors, _ = checkpoint.load(ran.directory / checkpoint.CHECKPOINT)
     assert all(np.abs(tensors[name]).max() > 0.1 for name in tensors if name.startswith("model/"))
     assert ran.summary["rounds"] == 3
