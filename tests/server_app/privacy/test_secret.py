@@ -27,6 +27,7 @@ RUN = (
 DRAWS = ([[0, 1, 2, 3, 4, 5], [3, 4, 5], [7, 8, 9, 10]], [[9], [], [0, 1, 2, 3, 4, 11, 12, 13]])
 _VARYING = (
     (r"\b[0-9a-f]{64}\b", "DIGEST"),
+    (r"\"crc32\": \d+", "DIGEST"),
     (r'"[0-9a-f]{16}"', "RUN"),
     (r'"(started|time|seconds|server_directory)": ("[^"]*"|[0-9.e-]+)', "CLOCK"),
     (r"ETA \d+ s|seconds to evaluate\W+[0-9.]+", "CLOCK"),
