@@ -85,6 +85,8 @@ class Pool(Generic[R]):
     test_of_settings : bool
         Whether `test` depends on the run's settings or on other rows: a silo that holds rows out
         by its own key pays no heed to it.
+    overlap : str or None
+        Why rows are no records of their own, if they share what they hold.
     groups : mapping of client id to row positions, or None
         Natural clients, in sorted order, in place of `clients` where there are too many to list.
     """
@@ -95,6 +97,7 @@ class Pool(Generic[R]):
     test: NDArray[np.bool_] | None = None
     groups: Mapping[str, NDArray[np.int64]] | None = None
     test_of_settings: bool = False
+    overlap: str | None = None
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,11 @@ class DataSource:
         if self._own is not None:
             self.task.check_own(self._own, is_protected(self.settings))
         pool = self.task.load(self._path)
+        if pool.overlap is not None and self.settings.privacy.name == "record_dp":
+            raise FedproofError(
+                f"privacy=record_dp protects one row, and {pool.overlap}: choose "
+                "privacy=client_dp, or data whose rows do not overlap."
+            )
         if self._own is not None and (self._name or pool.clients is None or self._whole):
             # A name given by the silo's operator is who the silo is; it goes before the file's.
             named = {*(pool.clients or ())}

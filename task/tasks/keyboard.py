@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +146,11 @@ def _leaf_windows(path: Path) -> Pool[Examples]:
     y = np.full((sum(map(len, x)), LEAF_LENGTH), NextToken.IGNORED, dtype=np.int8)
     y[:, -1] = np.concatenate([_leaf_targets(part) for part in parts])
     names = [part.user for part in parts for _ in part.y]
+    test = None
     if parts[0].held_out is not None:
         test = np.repeat([bool(part.held_out) for part in parts], [len(p.y) for p in parts])
-        return _pool(np.concatenate(x), y, names, test)
-    return _pool(np.concatenate(x), y, names, None)
+    pool = _pool(np.concatenate(x), y, names, test)
+    return replace(pool, overlap=f"a character is in {LEAF_LENGTH} of LEAF's windows")
 
 
 def _leaf_inputs(part: _leaf.Part) -> Symbols:

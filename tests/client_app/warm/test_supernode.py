@@ -102,3 +102,21 @@ def test_a_supernode_ends_when_it_cannot_answer_any_more(monkeypatch):
     inbox.arrived.set()
     supernode._serve_or_end(SimpleNamespace(), broken, inbox)
     assert ended == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(
+    ("policy", "text", "reason"),
+    [
+        ("tasks: [tabular]", "Jane Doe,1961-05-02,ill\nJohn Smith,1950-01-31,well\n",
+         "looks like data"),
+        ("tasks: [tabular]", "name,ill\n" + "".join(f"Jane{'abc' * i} Doe,no\n" for i in range(20)),
+         "'name' has another value"),
+        ("taks: [tabular]", "age,ill\n1,no\n", "no rule 'taks'"),
+    ],
+)  # fmt: skip
+def test_data_that_tell_of_rows_are_found_before_anybody_asks(tmp_path, policy, text, reason):
+    (tmp_path / "policy.yaml").write_text(policy)
+    (tmp_path / "a.csv").write_text(text)
+    told = f'data="{tmp_path / "a.csv"}" policy="{tmp_path / "policy.yaml"}"'
+    with pytest.raises(FedproofError, match=reason):
+        supernode.main(["--insecure", "--node-config", told])

@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conf.compose import compose
 from conf.errors import FedproofError
 from conf.schema import TaskConfig
 from task.objectives import NextToken
+from task.source import DataSource
 from task.tasks.keyboard import ALPHABET, EMBEDDED, SYMBOLS, Task, encode, sequences
 
 
@@ -128,3 +130,18 @@ def test_bad_files(tmp_path, name, content, message):
 def test_length_must_be_positive():
     with pytest.raises(FedproofError, match="task.length must be at least 1"):
         keyboard(length=0).load(None)
+
+
+def test_leafs_windows_overlap_and_are_no_records(tmp_path):
+    text = "".join(chr(97 + i % 26) for i in range(90))
+    windows = [text[i : i + 80] for i in range(3)]
+    leaf(tmp_path / "a.json", {"HAMLET": (windows, ["x", "y", "z"])})
+    told = ("task=keyboard", "privacy=record_dp", "privacy.sigma=1")
+    with pytest.raises(FedproofError, match="a character is in 80 of LEAF's windows: choose"):
+        DataSource(compose(told), tmp_path).pool  # noqa: B018
+    other = ("task=keyboard", "privacy=client_dp", "privacy.sigma=1")
+    assert len(DataSource(compose(other), tmp_path).pool.rows) == 3
+    # Texts that are cut into sequences one after the other are.
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "HAMLET.txt").write_text(text)
+    assert len(DataSource(compose(told), tmp_path / "b").pool.rows) == 2
