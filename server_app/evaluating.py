@@ -141,7 +141,7 @@ class NoisedEvaluation:
         rows = int(str(check_metrics(reply.content, self._roster.members[client].test)[WEIGHT]))
         variance = self._sums.variance_of(reply.content)
         # What clients say of their rows before is noised, too.
-        self._sums.add(check_statistics(reply.content), 2 * rows, variance)
+        self._sums.add(check_statistics(reply.content), 1, 2 * rows, variance)
 
 
 def unanswered(failed: dict[str, str]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class NoisedSums:
 
     def __init__(self, objective: Objective, metric: str, account: Account) -> None:
         self._bounded = bounded_of(objective)
+        self._sigma = account.evaluation_sigma
+        self._per_client = account.unit == "client"
         self._metric = metric
         self._account = account
         self._variance = 0.0
@@ -43,17 +45,23 @@ class NoisedSums:
         Raises
         ------
         InvalidAnswerError
-            If it does not say what its evaluation cost.
+            If it does not say what its evaluation cost, or another noise than the run's: one that
+            claims more would make everybody's figures worthless.
         """
-        return (spend_of(content).sigma * self._bounded.sensitivity) ** 2
+        sigma = spend_of(content).sigma
+        if self._sigma is not None and not math.isclose(sigma, self._sigma, rel_tol=1e-6):
+            raise InvalidAnswerError("the noise of its evaluation is not the run's")
+        return (sigma * self._bounded.sensitivity) ** 2
 
-    def add(self, sums: Statistics, rows: float, variance: float) -> None:
+    def add(self, sums: Statistics, clients: int, rows: float, variance: float) -> None:
         """Add noised sums of one or several clients.
 
         Parameters
         ----------
         sums : dict of str to list of float
-            By block; finite.
+            By block.
+        clients : int
+            How many clients' they are; at client level each adds no more than one row would.
         rows : float
             The most rows that are behind them.
         variance : float
@@ -69,10 +77,11 @@ class NoisedSums:
             name: block.length for name, block in blocks.items()
         }:
             raise InvalidAnswerError("its statistics do not fit the task")
+        most = clients if self._per_client else rows
         for name, values in sums.items():
             noise = _BEYOND * deviation / blocks[name].weight
             # Written so that NaN is refused.
-            if not all(-noise <= value <= rows + noise for value in values):
+            if not all(-noise <= value <= most + noise for value in values):
                 raise InvalidAnswerError("its statistics are beyond its rows and its noise")
         self._sums, self._variance = add(self._sums, sums), self._variance + variance
 

@@ -160,6 +160,19 @@ class Account:
         """What leaves of the clients' evaluations."""
         return Evaluations.exact if self._privacy is None else self._privacy.evaluation
 
+    @property
+    def unit(self) -> str | None:
+        """Whom the noise protects; None without any."""
+        return None if self._privacy is None else self._privacy.unit
+
+    @property
+    def evaluation_sigma(self) -> float | None:
+        """Noise multiplier of an evaluation, where it is the same whatever rows a client has."""
+        if self._privacy is None or not self._privacy.solves:
+            return None
+        noise = self._privacy.evaluation_noise("", 0)
+        return None if noise is None else noise.sigma
+
     def evaluated(self, answers: Iterable[tuple[str, RecordDict]]) -> dict[str, Any]:
         """Count noised evaluations; return a line's part on privacy."""
         for client, content in answers:

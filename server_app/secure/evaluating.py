@@ -87,7 +87,7 @@ class SecureEvaluation:
             return {"held_out": pooled(self._objective, total.figures)}
         variance = sum(self._noised.variance_of(answers[client]) for client in total.clients)
         try:
-            self._noised.add(dict(total.figures), math.inf, variance)
+            self._noised.add(dict(total.figures), len(total.clients), math.inf, variance)
         except InvalidAnswerError:
             return None
         return self._noised.line()

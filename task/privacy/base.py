@@ -48,6 +48,8 @@ class Privacy(ABC):
         Whether a client shares the cost of rounds for which it was not drawn, in secret.
     separation : int
         Fewest rounds from one participation of a client to its next.
+    solves : bool
+        Whether noise follows from ``privacy.epsilon``.
     evaluation : Evaluations
         What leaves of an evaluation.
     evaluations : int
@@ -74,7 +76,7 @@ class Privacy(ABC):
                 f"privacy.epsilon, what all rounds may cost: {len(given)} of them are given."
             )
         self._value = real(options, f"privacy.{given[0]}", positive=True)
-        self._solves = given[0] == "epsilon"
+        self.solves = given[0] == "epsilon"
         self._quantile = quantile(options)
         self.delta = real(options, "privacy.delta", positive=True, below=1.0)
         self.max_epsilon = INFINITY
@@ -128,7 +130,7 @@ class Privacy(ABC):
         if self.evaluation is not Evaluations.noised:
             return None
         whole = self._value
-        if not self._solves:
+        if not self.solves:
             whole = epsilon([self.over(self._planned, client, rows)], self.delta)
         sigma = gaussian_sigma(self._share * whole, self.delta, self.evaluations)
         return EvaluationNoise(sigma, per_client=self.unit == "client")
@@ -155,7 +157,7 @@ class Privacy(ABC):
         FedproofError
             If no noise is enough for ``privacy.epsilon``.
         """
-        if not self._solves:
+        if not self.solves:
             return self._value
         beside: tuple[Spend, ...] = ()
         if self.evaluation is Evaluations.noised:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 
 from benchmarks.data import hospitals
+from conf.compose import compose
 from conf.errors import FedproofError
 from server_app.federation.validation import InvalidAnswerError
 from server_app.noised import NoisedSums
+from server_app.privacy.account import Account
 from server_app.report.page import write_report
 from task.objectives import Binary
 from task.privacy.accounting import Spend, epsilon
@@ -85,7 +88,7 @@ def test_silos_that_demand_privacy_train_without_being_evaluated(federate, tmp_p
     assert "not answered under this silo" in write_report(ran.directory).read_text()
 
 
-@pytest.mark.parametrize("selected", ["select=best", "stop.patience=1", "stop.metric=auroc"])
+@pytest.mark.parametrize("selected", ["select=best", "stop.patience=1", "stop.metric=f1"])
 def test_models_are_chosen_by_noised_figures(federate, selected):
     ran = federate(*RECORD, selected)
     assert ran.summary["held_out"]["accuracy"] > 0.2
@@ -145,6 +148,14 @@ def test_under_secure_sums_the_hidden_vector_holds_the_noise(federate, monkeypat
     assert ran.rounds[0]["standard_error"]["accuracy"] > 0
 
 
+SUMS = {"outcomes": [3.0, -4.0, 5.0, 6.0], "scores": [0.5] * 16, "loss": [-2.0]}
+
+
+def noised(*overrides):
+    settings = compose((*RECORD, *overrides))
+    return NoisedSums(Binary(), "accuracy", Account(settings))
+
+
 @pytest.mark.parametrize(
     "spoilt",
     [
@@ -156,8 +167,30 @@ def test_under_secure_sums_the_hidden_vector_holds_the_noise(federate, monkeypat
     ],
 )
 def test_sums_that_no_rows_and_no_noise_make_are_refused(spoilt):
-    sums = NoisedSums(Binary(), "accuracy", None)  # type: ignore[arg-type]
-    good = {"outcomes": [3.0, -4.0, 5.0, 6.0], "scores": [0.5] * 32, "loss": [-2.0]}
-    sums.add(good, 10, 4.0)
+    sums = noised()
+    sums.add(SUMS, 1, 10, 4.0)
     with pytest.raises(InvalidAnswerError):
-        sums.add(good | spoilt, 10, 4.0)
+        sums.add(SUMS | spoilt, 1, 10, 4.0)
+
+
+def test_a_client_counts_as_one_row_at_most_where_clients_are_protected():
+    private = ("privacy=client_dp", "privacy.epsilon=4.0", "privacy.delta=1e-3")
+    sums = NoisedSums(
+        Binary(), "accuracy", Account(compose((*private, "privacy.evaluation=noised")))
+    )
+    sums.add(SUMS | {"outcomes": [0.5, 0.0, 0.0, 0.5]}, 1, 1000, 1e-4 + 1.0)
+    with pytest.raises(InvalidAnswerError):
+        sums.add(SUMS | {"outcomes": [50.0, 0.0, 0.0, 0.0]}, 1, 1000, 1.0)
+
+
+def test_a_client_that_claims_more_noise_does_not_blind_the_others():
+    sums, honest = noised(), compose(RECORD)
+    sigma = Account(honest).evaluation_sigma
+    assert sigma is not None
+    told = ConfigRecord({"sigma": sigma, "rate": 1.0, "steps": 1})
+    assert sums.variance_of(RecordDict({"privacy": told})) > 0
+    with pytest.raises(InvalidAnswerError, match="not the run's"):
+        sums.variance_of(RecordDict({"privacy": ConfigRecord({**told, "sigma": 1e6})}))
+    # With a given noise for training, evaluation's depends on a client's rows.
+    given = noised("privacy.epsilon=null", "privacy.sigma=2.0")
+    assert given.variance_of(RecordDict({"privacy": told})) > 0

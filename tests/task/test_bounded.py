@@ -10,7 +10,7 @@ from torch import nn
 
 from conf.errors import FedproofError
 from task.base import Examples
-from task.bounded import GRID, BoundedBinary, on_simplex
+from task.bounded import GRID, BoundedBinary
 from task.evaluation import bounded_of, bounded_sums
 from task.objectives import Binary, MultiClass, NextToken, Objective, Regression
 
@@ -67,12 +67,14 @@ def test_without_noise_the_metrics_are_those_of_the_rows(objective):
     parts = bounded.contributions(outputs, targets, objective.loss(outputs, targets))
     sums = {name: part.sum(0).tolist() for name, part in parts.items()}
     found, expected = bounded.read(sums, 0.0), objective.metrics(outputs, targets)
-    assert set(found.metrics) == set(expected)
-    assert set(found.errors) == {"accuracy", "loss"} and max(found.errors.values()) == 0
-    for name, value in expected.items():
-        # A score is known up to its bin; average precision takes most from that.
-        most = {"auroc": 0.01, "average_precision": 0.05, "perplexity": 1e-3}.get(name, 1e-5)
-        assert found.metrics[name] == pytest.approx(value, abs=most), name
+    # Average precision follows from no few bins.
+    assert set(found.metrics) == set(expected) - {"average_precision"}
+    assert set(found.errors) == {"accuracy", "loss", "auroc"} & set(expected)
+    assert max(found.errors.values()) == 0
+    for name, value in found.metrics.items():
+        # A score is known up to its bin.
+        most = {"auroc": 0.01, "perplexity": 1e-3}.get(name, 1e-5)
+        assert value == pytest.approx(expected[name], abs=most), name
 
 
 def test_standard_errors_are_those_of_many_draws():
@@ -122,16 +124,6 @@ def test_noise_that_hides_all_rows_tells_nothing():
     few = {name: [0.0] * block.length for name, block in bounded.blocks.items()}
     assert bounded.read(few, 10.0).metrics == {}
     assert bounded.read(few | {"outcomes": [5.0, 5.0, 5.0, 5.0]}, 10.0).metrics == {}
-
-
-@given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(0, 100), st.integers(0, 9))
-def test_the_projection_is_the_nearest_of_all(values, total, seed):
-    vector = torch.tensor(values, dtype=torch.float64)
-    found = on_simplex(vector, total)
-    assert (found >= 0).all() and float(found.sum()) == pytest.approx(total, abs=1e-6)
-    other = np.random.default_rng(seed).dirichlet(np.ones(len(values))) * total
-    # No other point of the simplex is on the near side (variational inequality).
-    assert float((vector - found) @ (torch.from_numpy(other) - found)) <= 1e-6 * (1 + total) ** 2
 
 
 def test_an_objective_without_bounds_is_refused():
