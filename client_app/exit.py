@@ -66,15 +66,18 @@ def _require(site: Site, kind: Kind, client: str, release: Release) -> None:
         if kind in (Kind.query, Kind.secure):
             return
         raise unprotected(f"client '{client}' answers a message about rows without them")
-    demanded = [("aggregation", site.policy.aggregation, site.settings.aggregation.name)]
-    if kind is Kind.evaluate:
-        noised = site.settings.privacy.options.get("evaluation") == Evaluations.noised
-        if (site.policy.demands_privacy or noised) and release.privacy is None:
-            raise unprotected(f"client '{client}' would send exact sums over held-out rows")
-    else:
-        demanded.append(("privacy", site.policy.privacy, site.settings.privacy.name))
+    policy, settings = site.policy, site.settings
+    options = settings.privacy.options
+    noised = kind is Kind.evaluate and options.get("evaluation") == Evaluations.noised
+    if release.privacy is None and (policy.demands_privacy or noised):
+        raise unprotected(f"client '{client}' would send exact figures of its rows")
+    demanded = [("aggregation", policy.aggregation, settings.aggregation.name)]
+    # How evaluation is protected is a setting of its own (`privacy.evaluation`).
+    if kind is not Kind.evaluate:
+        demanded.append(("privacy", policy.privacy, settings.privacy.name))
+        demanded.append(("placement", policy.placement, str(options.get("placement", NONE))))
     for name, *words in demanded:
         for word in words:
             if word not in (None, NONE, getattr(release, name)):
-                kinds = type(release).__name__.lower()
-                raise unprotected(f"client '{client}' would send {kinds} values, not {name}={word}")
+                made = type(release).__name__.lower()
+                raise unprotected(f"client '{client}' would send {made} values, not {name}={word}")

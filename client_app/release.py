@@ -56,6 +56,8 @@ class Release:
         Whether `values` are what changed.
     privacy : str or None
         The mechanism that noised it, as ``privacy=`` names it.
+    placement : str or None
+        Who noises a client's update, as ``privacy.placement`` names it.
     aggregation : str or None
         What hides it, as ``aggregation=`` names it.
     content : RecordDict
@@ -66,6 +68,7 @@ class Release:
     figures: Figures = field(default_factory=dict)
     changes: bool = False
     privacy: str | None = None
+    placement: str | None = None
     aggregation: str | None = None
     content: RecordDict = field(default_factory=RecordDict)
     made: object = None
@@ -143,7 +146,7 @@ class Noised(Release):
         """
         clipped, _ = mechanism.clipped(finite_or_zero(change))
         model = start + mechanism.noised(clipped) * trainable
-        return cls(model, privacy="client_dp", made=_MADE)
+        return cls(model, privacy="client_dp", placement="local", made=_MADE)
 
     @classmethod
     def sums(cls, figures: Figures, bounded: Bounded, noise: EvaluationNoise) -> Noised:
@@ -174,7 +177,8 @@ class Clipped(Release):
         A `change` that is not finite counts as none.
         """
         clipped, unclipped = mechanism.clipped(finite_or_zero(change))
-        return cls(clipped, changes=True, privacy="client_dp", made=_MADE), unclipped
+        made = cls(clipped, changes=True, privacy="client_dp", placement="central", made=_MADE)
+        return made, unclipped
 
 
 class Masked(Release):
@@ -232,7 +236,7 @@ class HiddenPart:
             If nothing may be sent.
         """
         weight = round(figures["num-examples"][0])
-        return self._made(inner.change(start), weight, figures, inner.privacy)
+        return self._made(inner.change(start), weight, figures, inner)
 
     def hide_sums(self, inner: Release) -> Release:
         """Hide sums over held-out rows.
@@ -244,7 +248,7 @@ class HiddenPart:
         """
         import torch
 
-        return self._made(torch.empty(0), 1, inner.figures, inner.privacy)
+        return self._made(torch.empty(0), 1, inner.figures, inner)
 
     def noise(self, change: Tensor, mechanism: NoisyUpdate) -> Release:
         """Clip an update, add this client's share of the noise, and mask the sum of both.
@@ -262,14 +266,15 @@ class HiddenPart:
         if noise is None or noise.clip != mechanism.clip or not len(change):
             raise unprotected("its secure sum adds no noise")
         figures = {"num-examples": [1.0]}
-        return self._made(finite_or_zero(change), 1, figures, "distributed_dp")
+        share = Noised(privacy="distributed_dp", made=_MADE)
+        return self._made(finite_or_zero(change), 1, figures, share)
 
     def _made(
         self,
         change: Tensor,
         weight: int,
         figures: Figures,
-        privacy: str | None,
+        inner: Release,
     ) -> Release:
         asked = self.request.work[self.client]
         kind, number = kind_of(self.request.kind), self.request.number
@@ -277,7 +282,10 @@ class HiddenPart:
         part, _ = self.secure.hidden(self.client, question, change.cpu(), weight, figures)
         name = self.secure.name
         hidden = {"secagg": Masked, "he": Encrypted}[name]
-        return hidden(privacy=privacy, aggregation=name, content=part, made=_MADE)
+        return hidden(
+            privacy=inner.privacy, placement=inner.placement, aggregation=name, content=part,
+            made=_MADE,
+        )  # fmt: skip
 
 
 def finite_or_zero(change: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ def parse(message: Message, context: Context) -> Request:
     elif kind is Kind.secure:
         found["exchanges"] = dict(cohort.parts)
     number = _round(kind, cohort)
-    unit = header.get("sum_unit")
+    unit, shared = header.get("sum_unit"), header.get("shared")
     return Request(
         kind=kind,
         run=str(context.run_id),
@@ -206,7 +206,7 @@ def parse(message: Message, context: Context) -> Request:
         digests={name: header.get(name) for name in ("config", "code")},
         number=number,
         lineage=_lineage(header.get("lineage", [])),
-        agreed=_mapping(header.get("shared", {}), "shared"),
+        agreed=shared if isinstance(shared, dict) else {},
         checkpointed=_whole(header.get("checkpointed") or 0, "checkpointed", 0),
         sum_unit=unit if isinstance(unit, float) and 0 < unit < math.inf else None,
         hints=_hints(header, list(cohort.parts)) if simulated else SimulationHints(),
@@ -260,12 +260,6 @@ def _whole(value: Any, name: str, least: int) -> int:
     return value
 
 
-def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise WireError(f"its '{name}' cannot be read")
-    return value
-
-
 def _lineage(value: Any) -> Lineage:
     """Return the processes of a run, whose names can be folders."""
     try:
@@ -293,7 +287,8 @@ def _hints(header: Mapping[str, Any], clients: list[str]) -> SimulationHints:
             whole = False
         if not whole:
             raise WireError("the message's 'stacks' do not name every client once")
-    rows = _mapping(header.get("rows", {}), "rows")
+    told = header.get("rows")
+    rows = told if isinstance(told, dict) else {}
     return SimulationHints(
         stack=_whole(header.get("stack") or 1, "stack", 1),
         groups=groups,
