@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from conf.compose import compose
 from server_app.privacy import show_ledger
 from task.arrays import array_of, record_of
 from task.privacy import row_counts
+from task.privacy.accounting import Spend
 from task.privacy.composition import composed_epsilon
-from task.privacy.ledger import Head, Ledger
+from task.privacy.ledger import Entry, Head, Ledger
 from task.privacy.noise import SecureNoise
 from task.privacy.row_counts import released_counts
 from task.source import load_task
@@ -252,6 +254,34 @@ def test_two_silos_that_differ_by_a_row_tell_the_same_but_for_the_noised_count(
         assert first == second
 
 
+def test_with_the_row_hidden_in_the_counts_noise_all_else_is_the_same(tmp_path, monkeypatch):
+    """The coupling that the counts' noise pays for: whatever else is told is told alike."""
+    same_noise(monkeypatch)
+    monkeypatch.setattr(row_counts.RowCounts, "noised", lambda *_: row_counts.RowCounts(230, 70))
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    answers = []
+    for count in (300, 301):
+        ward = Ward(tmp_path / str(count))
+        key = ward.folder / "ledgers" / "source.key"
+        key.parent.mkdir()
+        key.write_bytes(b"s" * 32)
+        key.chmod(0o600)
+        ward.data = write(ward.data, rows(301)[:count])
+        listing = ward.ask("query", RUN).header
+        _, answer = ward.train()
+        part = answer.parts["ward7"]
+        answers.append((listing, answer.header, dict(part["privacy"]), dict(part["metrics"])))
+        assert part["metrics"]["num-examples"] == 230 and "ledger-head" in part["privacy"]
+    assert answers[0] == answers[1]
+
+
+def test_a_budget_that_an_earlier_version_kept_by_name_stays_spent(ward):
+    old = Ledger(ward.folder / "ledgers" / "ward7-0123456789ab.jsonl")
+    old.spend(Entry("record", Spend(2.0, 0.1, 80), {"round": 1}), lambda _: None)
+    assert ward.exhaust() == 0
+    assert ward.ledger.entries()[0].facts["carried"] == "ward7-0123456789ab:1"
+
+
 def test_counts_are_released_once_for_each_state_of_the_data(ward):
     for _ in range(3):
         listing = ward.ask("query", RUN).header
@@ -271,12 +301,6 @@ def test_counts_that_the_budget_does_not_allow_are_not_told(tmp_path):
 def test_the_mean_of_a_batch_is_by_the_public_count(ward, monkeypatch):
     """Were it by the exact count, that would be what turns the sum into what leaves."""
     monkeypatch.setattr(SecureNoise, "gaussian", lambda self, size, deviation: np.full(size, 50.0))
-    seen = []
-
-    def watched(mechanism):
-        seen.append(mechanism)
-        return mechanism
-
     node = node_of(site_of(ward.context(RUN)))
     train, test = node.source.size("ward7")
     listing = ward.ask("query", RUN).header
