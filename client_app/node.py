@@ -29,6 +29,7 @@ from task.packing import Packing, packing_of
 from task.personalization import layout_of, personalization_of
 from task.personalization.layout import Layout
 from task.personalization.models import Models
+from task.privacy.evaluation import Evaluations
 from task.privacy.row_counts import RowCounts
 from task.refusals import Refusal, RefusalError
 from task.seeding import derive
@@ -97,12 +98,16 @@ class Node:
             If it may not tell, or the client is not here.
         """
         self.source.require_served(client)
-        return public_counts(
-            self.site,
-            self.guard.privacy,
-            client,
-            lambda: RowCounts(*self.source.size(client)),
-        )
+        exact = RowCounts(*self.source.size(client))
+        told = public_counts(self.site, self.guard.privacy, client, exact)
+        return replace(told, test=exact.test) if self._evaluates_exactly else told
+
+    @property
+    def _evaluates_exactly(self) -> bool:
+        """Whether held-out rows are unprotected: exact sums over them tell their number, too."""
+        privacy, policy = self.guard.privacy, self.site.policy
+        exact = privacy is None or privacy.evaluation is Evaluations.exact
+        return exact and not policy.demands_privacy
 
     def learner(self, agreed: Mapping[str, Any]) -> Learner:
         """Return model and data for what the clients agreed on: `agreement`, or nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from client_app.ledgers import ledger_of
 from client_app.site import Site
@@ -12,9 +11,7 @@ from task.privacy.noise import SecureNoise
 from task.privacy.row_counts import SPEND, UNIT, RowCounts, released_counts
 
 
-def public_counts(
-    site: Site, privacy: Privacy | None, client: str, count: Callable[[], RowCounts]
-) -> RowCounts:
+def public_counts(site: Site, privacy: Privacy | None, client: str, exact: RowCounts) -> RowCounts:
     """Return the counts that a client's answers may depend on.
 
     A silo whose rows the run's noise protects releases them with noise of their own, once for each
@@ -28,8 +25,8 @@ def public_counts(
         Of the run.
     client : str
         Whose rows they are.
-    count : callable
-        Returns the exact counts.
+    exact : RowCounts
+        How many there are.
 
     Raises
     ------
@@ -37,11 +34,11 @@ def public_counts(
         If the budget does not allow it.
     """
     if privacy is None or privacy.unit != UNIT or site.data is None:
-        return count()
+        return exact
     ledger = ledger_of(site, client)
     known = released_counts(ledger.mine())
     if known is None:
-        facts = {"time": round(time.time()), **count().noised(SecureNoise()).facts}
+        facts = {"time": round(time.time()), **exact.noised(SecureNoise()).facts}
         ledger.spend(
             ledger.entry(UNIT, SPEND, facts),
             lambda entries: site.policy.check(entries, privacy, client),
