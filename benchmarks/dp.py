@@ -1,5 +1,7 @@
 """Seconds and memory of a DP-SGD step, against plain SGD and Opacus' hooks (W3).
 
+``noise`` is what sampling, noise and the optimiser take of it: a step without any gradients.
+
     python -m benchmarks.dp [--steps N] [--passes N]
 
 One client's step with a batch of 64 on the CNN of W1 and on LeNet, one thread. Contenders take
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results" / "dp.json"
-CONTENDERS = ("plain", "fedproof", "opacus")
+CONTENDERS = ("plain", "fedproof", "noise", "opacus")
 WORKLOADS = ("W1", "W2")
 BATCH = 64
 _TIMED = 3
@@ -48,7 +50,7 @@ def run(contender: str, workload: str, steps: int) -> None:
     from task.base import Examples
     from task.flat import FlatModel
     from task.objectives import MultiClass
-    from task.privacy import dpsgd
+    from task.privacy import clipping, dpsgd
     from task.training import train
 
     torch.set_num_threads(1)
@@ -58,7 +60,9 @@ def run(contender: str, workload: str, steps: int) -> None:
     config = TrainConfig(steps=steps, batch_size=BATCH, lr=0.01)
     mechanism = dpsgd.Mechanism(1.0, 1.0, False, 1.0, steps)
     if contender == "opacus":
-        dpsgd.clipper_for = lambda *_: dpsgd.add_clipped_by_opacus
+        dpsgd.clipper_for = lambda *_: clipping.add_clipped_by_opacus
+    elif contender == "noise":
+        dpsgd.clipper_for = lambda *_: lambda *_: None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for seed in range(1 + _TIMED):

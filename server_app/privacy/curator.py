@@ -28,7 +28,7 @@ from task.privacy.client_dp import ClientDP
 from task.privacy.correlated import NOISES
 from task.privacy.distributed_dp import DistributedDP
 from task.privacy.ledger import Entry, Ledger
-from task.privacy.noise import SecureNoise, to_grid
+from task.privacy.noise import SecureNoise
 from task.privacy.policy import mechanism_of
 from task.wire import records
 
@@ -251,9 +251,7 @@ class Curator(Account):
         noise = self._noise.next(len(total), deviation)
         if adaptive:
             self._clip = adaptive.updated(self._clip, unclipped - answered / 2, self._count_noise)
-        # Without this the sum's last bits would tell what the noise was added to.
-        rounded = torch.from_numpy(to_grid(total.numpy(), deviation))
-        return (rounded + noise) / self._whole
+        return (self._noise.rounded(total, deviation) + noise) / self._whole
 
     def _costs(self) -> tuple[dict[str, float], dict[str, float]]:
         if not self.secret:

@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from task.privacy.noise import SecureNoise
+from task.privacy.noise import SecureNoise, to_grid
 
 
 class Noise(ABC):
@@ -52,6 +52,20 @@ class Noise(ABC):
         """
         return self._correlated(lambda scale: self._fresh(size, scale * deviation))
 
+    def rounded(self, total: Tensor, deviation: float) -> Tensor:
+        """Return a sum such that its last digits do not tell it from others once noise is added.
+
+        The argument of `task.privacy.noise` holds for independent and tree noise, whose vectors are
+        sums of what is drawn. Banded noise is a combination with real coefficients: there it hangs
+        on the earlier vectors, which nobody else has.
+        """
+        return torch.from_numpy(to_grid(total.numpy(), self._scale * deviation))
+
+    @property
+    def _scale(self) -> float:
+        """Deviation of what is drawn, over that of independent noise."""
+        return 1.0
+
     @abstractmethod
     def _correlated(self, fresh: Callable[[float], Tensor]) -> Tensor:
         """Return the next vector, from independent ones that `fresh` returns at some scale."""
@@ -75,10 +89,13 @@ class Tree(Noise):
     those nodes by level, and as "done" the rounds of this tree so far.
     """
 
+    @property
+    def _scale(self) -> float:
+        return math.sqrt(self._separation.bit_length())
+
     def _correlated(self, fresh: Callable[[float], Tensor]) -> Tensor:
         done = int(self.state.pop("done", torch.tensor(0))) + 1
-        levels = self._separation.bit_length()
-        noise = fresh(math.sqrt(levels))
+        noise = fresh(self._scale)
         level = (done & -done).bit_length() - 1
         node = noise.clone()
         for below in range(level):

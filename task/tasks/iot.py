@@ -34,7 +34,9 @@ class Task(TensorTask):
     """Recognise six activities in windows of 2.56 s.
 
     ``task.split=subjects`` holds out nine whole people, as UCI does: the model is tested on
-    people it has never seen. ``rows`` holds out windows of everyone.
+    people it has never seen. ``rows`` holds out windows of everyone. UCI's windows overlap by half,
+    so a reading is in two of them: record-level privacy is that of a window, and of a reading
+    half as strong.
     """
 
     sources = "UCI Smartphone-Based Recognition of Human Activities (HAPT, HAR), CC BY 4.0"

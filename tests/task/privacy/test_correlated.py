@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from task.privacy.correlated import NOISES, Banded, Independent, Tree
+from task.privacy.noise import grid
 
 
 def factor(kind, separation, rounds):
@@ -93,3 +94,16 @@ def test_noise_is_of_the_deviation_asked_for_and_never_the_same(name):
     scale = {"independent": 1.0, "tree": math.sqrt(4), "banded": 1 / Banded(8).band[0]}[name]
     assert noise.std().item() == pytest.approx(3 * scale, rel=0.03)
     assert abs(torch.corrcoef(torch.stack([noise, other]))[0, 1].item()) < 0.03
+
+
+@pytest.mark.parametrize("kind", [Independent, Tree])
+def test_sums_lie_on_the_grid_of_their_noise(kind):
+    """Mironov's attack: the last digits of a noised sum would tell what was in it."""
+    noise = kind(5)
+    for _ in range(7):
+        sums = [torch.full((20,), 1 / 3, dtype=torch.float64), torch.zeros(20, dtype=torch.float64)]
+        drawn = noise.next(20, 1.3)
+        step = grid(noise._scale * 1.3)
+        for total in sums:
+            steps = (noise.rounded(total, 1.3) + drawn) / step
+            assert torch.equal(steps, steps.round())
