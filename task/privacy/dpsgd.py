@@ -21,6 +21,7 @@ from task.privacy.accounting import Spend
 from task.privacy.adaptive import AdaptiveClip
 from task.privacy.clipping import clipper_for
 from task.privacy.noise import SecureNoise
+from task.privacy.one_by_one import finite_rows
 from task.training import Memory, Trained, optimizing, shape_gradient
 
 PHYSICAL = {"cpu": 32, "cuda": 512}
@@ -153,6 +154,8 @@ class _Release:
         self._objective, self._clipping = objective, clipping
         self._device = model.vector.device
         self._noise = SecureNoise()
+        # Others count as examples whose gradient is zero: see `task.privacy.one_by_one`.
+        self._finite = finite_rows(examples).cpu()
         self._clipper = clipper_for(model.module, examples, objective)
         mechanism = clipping.mechanism
         self._rate = mechanism.rate
@@ -163,7 +166,7 @@ class _Release:
     def step(self) -> None:
         """Put the noised mean of one Poisson batch into the model's gradient."""
         examples, gradient = self._examples, self._model.gradient
-        drawn = torch.from_numpy(self._noise.bernoulli(len(examples), self._rate))
+        drawn = torch.from_numpy(self._noise.bernoulli(len(examples), self._rate)) & self._finite
         for rows in torch.split(drawn.nonzero().squeeze(1), self._physical):
             if len(rows):
                 there = rows.to(self._device)
@@ -177,8 +180,9 @@ class _Release:
 def add_noise(gradient: Tensor, deviation: float, noise: SecureNoise) -> None:
     """Add Gaussian noise, in place; it is made on the CPU, wherever the gradient is."""
     if deviation:
-        noised = noise.noised(gradient.double().cpu().numpy(), deviation)
-        gradient.copy_(torch.from_numpy(noised))
+        values = gradient.cpu()
+        noise.noised(values.numpy(), deviation, out=values.numpy())
+        gradient.copy_(values)
 
 
 def _factors(limit: float, norms: Tensor) -> Tensor:

@@ -161,8 +161,9 @@ class _Product:
 
     def __init__(self, weight: Tensor, inputs: Tensor, gradients: Tensor) -> None:
         self._weight, self._inputs, self._gradients = weight, inputs, gradients
+        self.lost = 0.0
         if inputs.shape[1] == 1:
-            self.squares = squares_of(inputs[:, 0]) * squares_of(gradients[:, 0])
+            self.squares = squares_of(inputs[:, 0]).mul_(squares_of(gradients[:, 0]))
         else:
             self.squares = _cross_squares(inputs @ inputs.mT, gradients @ gradients.mT)
 
@@ -270,6 +271,7 @@ class _Embedded:
 
     def __init__(self, layer: nn.Embedding, symbols: Tensor, gradients: Tensor) -> None:
         self._layer, self._symbols = layer, symbols
+        self.lost = 0.0
         if layer.padding_idx is not None:
             gradients = gradients * (symbols != layer.padding_idx).unsqueeze(2)
         self._gradients = gradients

@@ -17,9 +17,10 @@ Steinke 2020, Theorem 7). Rounding moves two neighbouring vectors of d values ap
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 _INDEX_BITS = 14
 _FRACTION_BITS = 32 - _INDEX_BITS
 _HALF = 1 << (_INDEX_BITS - 1)
+_LOW = np.uint32((1 << _INDEX_BITS) - 1)
 _BASE = 650
 """Standard deviation of the tabled discrete Gaussian: the table ends at 12.6 of them."""
 _FACTOR = 256
@@ -87,30 +89,32 @@ class SecureNoise:
         ValueError
             As `grid`.
         """
-        step = grid(deviation)
-        samples = np.empty(size)
-        if not step:
-            samples.fill(0.0)
-            return samples
-        place = math.ceil(deviation / (step * _BASE))
-        for start in range(0, size, _BLOCK):
-            count = min(_BLOCK, size - start)
-            first, second, third = self._tabled(3 * count).reshape(3, count)
-            whole = first * np.int32(place) + (second * np.int32(_FACTOR) + third)  # below 2^30
-            np.multiply(whole, step, out=samples[start : start + count])
+        samples = np.zeros(size)
+        if step := grid(deviation):
+            for place, block in self._blocks(size, deviation / step):
+                np.multiply(block, step, out=samples[place : place + len(block)])
         return samples
 
-    def noised(self, values: Floats, deviation: float) -> Floats:
+    def noised(
+        self, values: NDArray[Any], deviation: float, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Return values with noise, so that rounding tells nothing about them.
 
         Parameters
         ----------
-        values : float64 array, shape (d,)
+        values : array of floats, shape (d,)
             What is released.
         deviation : float
             Noise multiplier s times sensitivity. The noise is larger by a factor 1 + 2^-12, for
             rounding may add √d steps of the grid to the sensitivity; that is enough as long as
             ``s √d`` is below 2^12.
+        out : array, shape (d,), optional
+            Where to put them, rounded to its kind of numbers; `values` itself may be given.
+
+        Returns
+        -------
+        array, shape (d,)
+            `out`, or a new one of float64.
 
         Raises
         ------
@@ -118,9 +122,18 @@ class SecureNoise:
             As `grid`.
         """
         deviation *= 1 + _MARGIN
-        noise = self.gaussian(values.size, deviation)
-        noise += to_grid(values, deviation)
-        return noise
+        result = np.empty(values.shape) if out is None else out
+        step = grid(deviation)
+        if not step:
+            result[:] = values
+            return result
+        for place, block in self._blocks(values.size, deviation / step):
+            part = slice(place, place + len(block))
+            steps = np.divide(values[part], step, dtype=np.float64)
+            np.rint(steps, out=steps)
+            steps += block
+            np.multiply(steps, step, out=result[part], casting="same_kind")
+        return result
 
     def bernoulli(self, count: int, rate: float) -> NDArray[np.bool_]:
         """Return `count` independent draws that are true with probability `rate`, to 2^-64.
@@ -136,22 +149,38 @@ class SecureNoise:
             return np.ones(count, bool)
         return self._stream.words(count) < np.uint64(int(math.ldexp(rate, 64)))
 
+    def _blocks(self, size: int, deviation: float) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """Yield discrete Gaussians on the whole numbers, a block at a time, with their place."""
+        place = math.ceil(deviation / _BASE)
+        centre = np.int32(_HALF * (place + _FACTOR + 1))
+        for start in range(0, size, _BLOCK):
+            count = min(_BLOCK, size - start)
+            first, second, third = self._tabled(3 * count).reshape(3, count)
+            first *= np.int32(place)  # below 2^30
+            second *= np.int32(_FACTOR)
+            first += second
+            first += third
+            first -= centre
+            yield start, first
+
     def _tabled(self, count: int) -> NDArray[np.int32]:
-        """Draw from the table: a word's first bits choose an entry, the others its side."""
+        """Draw from the table: the low bits of a word choose an entry, the others its side.
+
+        Without branches, which no processor could foresee.
+        """
         table = _table()
         words = self._stream.words(-(-count // 2)).view(np.uint32)[:count]
-        index = words >> np.uint32(_FRACTION_BITS)
-        entry = table.entries.take(index)
-        # Both keep the fraction in their low bits, which the shift puts first.
-        fraction = words << np.uint32(_INDEX_BITS)
-        bound = entry << np.uint32(_INDEX_BITS)
-        own = fraction < bound
-        for tie in np.flatnonzero(fraction == bound):
-            own[tie] = int(self._stream.words(1)[0]) < table.rest[int(index[tie])]
-        alias = entry >> np.uint32(_FRACTION_BITS)
-        # A choice without branches, which no processor could foresee: alias, or alias + difference.
-        alias += (index - alias) * own
-        return alias.view(np.int32) - np.int32(_HALF)
+        entry = table.entries.take(words & _LOW)
+        own = words < entry
+        words ^= entry
+        # Where the high bits are the same, more of them decide.
+        for tie in np.flatnonzero(words <= _LOW):
+            index = int((words[tie] ^ entry[tie]) & _LOW)
+            own[tie] = int(self._stream.words(1)[0]) < table.rest[index]
+        words *= own
+        words ^= entry
+        words &= _LOW
+        return words.view(np.int32)
 
 
 def grid(deviation: float) -> float:
@@ -184,8 +213,8 @@ class _Table(NamedTuple):
     Attributes
     ----------
     entries : array of uint32, shape (2^14,)
-        In the high bits an alias, in the low ones the first digits of the probability with which an
-        entry stands for itself.
+        In the high bits the first digits of the probability with which an entry stands for itself,
+        in the low ones its alias.
     rest : list of int
         The next 64 digits.
     """
@@ -212,9 +241,9 @@ def _table() -> _Table:
     digits = _FRACTION_BITS + 64
     own = [min((mass << digits) // total, (1 << digits) - 1) for mass in scaled]
     entries = [
-        other << _FRACTION_BITS | first >> 64 for other, first in zip(alias, own, strict=True)
+        number >> 64 << _INDEX_BITS | other for number, other in zip(own, alias, strict=True)
     ]
-    return _Table(np.array(entries, np.uint32), [digit & (1 << 64) - 1 for digit in own])
+    return _Table(np.array(entries, np.uint32), [number & (1 << 64) - 1 for number in own])
 
 
 def _masses() -> list[int]:

@@ -31,13 +31,13 @@ def add_one_by_one(
     """Do what `task.privacy.ghost.add_clipped` does, for any module."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     losses, norms = [], []
-    for row, finite in enumerate(finite_rows(examples).tolist()):
+    for row in range(len(examples)):
         with torch.enable_grad():
             outputs = module(examples.x[row : row + 1])
             loss = objective.loss(outputs, examples.y[row : row + 1])
             gradients = _gradients(loss, parameters)
         sizes = torch.stack([gradient.double().norm() for gradient in gradients]).unsqueeze(0)
-        if not (finite and bool(loss.isfinite().all()) and bool(sizes.isfinite().all())):
+        if not (bool(loss.isfinite().all()) and bool(sizes.isfinite().all())):
             gradients, sizes = [torch.zeros_like(p) for p in parameters], torch.zeros_like(sizes)
         factors = clip(sizes).double().expand(-1, len(parameters))[0]
         with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from task.base import Examples
-from task.privacy.one_by_one import Clip, finite_rows
+from task.privacy.one_by_one import Clip
 
 TINY = 2.0**-126
 """What a product may lose that is smaller than the smallest normal number."""
@@ -28,11 +28,14 @@ class Part(Protocol):
 
     Attributes
     ----------
-    squares : Tensor of float64, shape (n,)
-        No less than each example's squared norm; infinite or NaN if that is unknown.
+    squares : Tensor, shape (n,)
+        No less than each example's squared norm but for `lost`; infinite or NaN if unknown.
+    lost : float
+        What numbers too small for single precision may have taken off.
     """
 
     squares: Tensor
+    lost: float
 
     def drop(self, rows: Tensor) -> None:
         """Make the gradients zero of the examples that `rows`, shape (n,), says."""
@@ -47,7 +50,8 @@ class Stored:
     def __init__(self, parameter: Tensor, gradients: Tensor) -> None:
         self._parameter = parameter
         self._gradients = gradients.flatten(1)
-        self.squares = squares_of(self._gradients)
+        self.squares = self._gradients.square().sum(1)
+        self.lost = self._gradients.shape[1] * TINY
 
     def drop(self, rows: Tensor) -> None:
         """Make some examples' gradients zero."""
@@ -85,9 +89,10 @@ def add_parts(
     Tensor of float64, shape (n, parameters)
         Norms before clipping; of an example that was done again, the whole norm comes first.
     """
-    squares = torch.stack([part.squares for part in parts], 1)
-    norms = squares.sqrt()
-    plain = (squares < _LARGE).all(1) & losses.isfinite() & finite_rows(examples)
+    squares = torch.stack([part.squares.double() for part in parts], 1)
+    squares += squares.new_tensor([part.lost for part in parts])
+    plain = torch.maximum(squares.amax(1), losses.abs()) < _LARGE
+    norms = squares.sqrt_()
     if bool(plain.all()):
         factors = clip(norms).expand(-1, len(parts))
     else:

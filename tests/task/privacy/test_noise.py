@@ -30,9 +30,9 @@ def tabled():
     size, digits = len(table.entries), noise._FRACTION_BITS + 64
     mass = [0] * size
     for i, (entry, rest) in enumerate(zip(table.entries.tolist(), table.rest, strict=True)):
-        own = (entry & (1 << noise._FRACTION_BITS) - 1) << 64 | rest
+        own = (entry >> noise._INDEX_BITS) << 64 | rest
         mass[i] += own
-        mass[entry >> noise._FRACTION_BITS] += (1 << digits) - own
+        mass[entry & int(noise._LOW)] += (1 << digits) - own
     assert sum(mass) == size << digits
     return np.arange(size) - size // 2, np.array([m / (size << digits) for m in mass])
 
@@ -86,7 +86,7 @@ def test_a_sample_may_be_far_beyond_six_deviations():
     class Words:
         def words(self, count):
             # The entry at 8 deviations, and as itself: all further digits are 0.
-            word = (8 * noise._BASE + noise._HALF) << noise._FRACTION_BITS
+            word = 8 * noise._BASE + noise._HALF
             return np.full(count, word << 32 | word if count > 1 else 0, np.uint64)
 
     stream = SecureNoise(KEY)
