@@ -85,7 +85,7 @@ class Probe:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         embeddings = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
         symbols = min(embeddings, default=2)
-        self._x, self._other = (_inputs(shape, symbols) for _ in range(2))
+        self._x, self._other = (_inputs(shape, symbols, shift) for shift in range(2))
         self._kept = self._x.clone()
         self._buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
 
@@ -122,7 +122,7 @@ class Probe:
         for changed, rows in self._changes():
             if not _equal(self._outputs(changed)[rows], outputs[rows], _SAME):
                 raise DependentError(_mixing(self._module, x, changed, rows))
-        for rows in (slice(0, 1), slice(1, None), slice(0, -1)):
+        for rows in ([0], *(_others(row) for row in range(_ROWS))):
             if not _equal(self._outputs(x[rows]), outputs[rows], _NEAR):
                 raise DependentError(
                     f"{_name(self._module)} computes something else for an example if it is in "
@@ -252,21 +252,23 @@ class Probe:
             raise DependentError(f"{_name(self._module)} does not return one output per example")
         return outputs
 
-    def _changes(self) -> Iterator[tuple[Tensor, slice]]:
+    def _changes(self) -> Iterator[tuple[Tensor, list[int]]]:
         """Yield inputs of which one row is another, and which rows are as they were."""
-        yield torch.cat([self._other[:1], self._x[1:]]), slice(1, None)
-        yield torch.cat([self._x[:-1], self._other[-1:]]), slice(0, -1)
+        kinds = [self._other]
         if self._x.is_floating_point():
-            for extreme in (1e30, torch.nan):
-                row = torch.full_like(self._x[:1], extreme)
-                yield torch.cat([row, self._x[1:]]), slice(1, None)
+            kinds += [torch.full_like(self._x, extreme) for extreme in (1e30, torch.nan)]
+        for other in kinds:
+            for row in range(_ROWS):
+                changed = self._x.clone()
+                changed[row] = other[row]
+                yield changed, _others(row)
 
 
 class _Projection(Objective):
     """A loss of outputs of any shape: their products with random numbers, and their squares."""
 
     def __init__(self, outputs: Tensor) -> None:
-        self.targets = _normal(outputs.shape).to(outputs.device, outputs.dtype)
+        self.targets = _normal(outputs.shape, 2).to(outputs.device, outputs.dtype)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs * targets + 0.5 * outputs.square()).reshape(len(outputs), -1).sum(1)
@@ -302,8 +304,8 @@ def probing(module: nn.Module, shape: Shape) -> Iterator[Probe]:
         with torch.random.fork_rng(devices=devices):
             module.train()
             with torch.no_grad():
-                for parameter, _, _ in values:
-                    parameter.copy_(_weights(parameter))
+                for number, (parameter, _, _) in enumerate(values):
+                    parameter.copy_(_weights(parameter, number))
             probe = Probe(module, shape)
             with without_randomness(module, probe.require_outputs):
                 yield probe
@@ -320,7 +322,7 @@ def probing(module: nn.Module, shape: Shape) -> Iterator[Probe]:
                 m._buffers[name] = buffer.copy_(value)  # it may have been replaced
 
 
-def _mixing(module: nn.Module, x: Tensor, changed: Tensor, rows: slice) -> str:
+def _mixing(module: nn.Module, x: Tensor, changed: Tensor, rows: list[int]) -> str:
     """Return who mixes first: rows go in as they were, and come out changed."""
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
 
@@ -350,8 +352,6 @@ def _mixing(module: nn.Module, x: Tensor, changed: Tensor, rows: slice) -> str:
     return f"{_name(module)} mixes examples"
 
 
-_RANDOM = SecureNoise(bytes(32))
-"""Of random inputs and weights, which are no secret."""
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -365,26 +365,34 @@ def _equal(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return bool(((one - other).abs() <= tolerance * (largest + _LEAST)).all())
 
 
-def _inputs(shape: Shape, symbols: int) -> Tensor:
-    """Return random inputs: normal ones, or symbols below a number."""
-    values = _normal((_ROWS, *shape.input))
+def _others(row: int) -> list[int]:
+    return [other for other in range(_ROWS) if other != row]
+
+
+def _inputs(shape: Shape, symbols: int, shift: int) -> Tensor:
+    """Return random inputs: normal ones, or symbols below a number, other ones in each row."""
+    values = _normal((_ROWS, *shape.input), shift)
     if not shape.dtype.is_floating_point:
-        values = (values.abs() * 1000).remainder(symbols).floor()
+        own = (torch.arange(_ROWS) + shift).remainder(_ROWS).view(-1, *[1] * len(shape.input))
+        choices = max(1, symbols // _ROWS)
+        values = (values.abs() * 1000).floor().remainder(choices) * _ROWS + own
+        values = values.remainder(symbols)
     return values.to(shape.device, shape.dtype)
 
 
-def _weights(parameter: Tensor) -> Tensor:
+def _weights(parameter: Tensor, number: int) -> Tensor:
     """Return random weights such that layers neither vanish nor explode."""
-    values = _normal(parameter.shape)
+    values = _normal(parameter.shape, 3 + number)
     if parameter.dim() > 1:
         return values / math.sqrt(parameter[0].numel())
     return 1 + 0.3 * values
 
 
-def _normal(shape: torch.Size | tuple[int, ...]) -> Tensor:
+def _normal(shape: torch.Size | tuple[int, ...], number: int) -> Tensor:
+    """Return normal numbers, the same whenever they are asked for: a verdict must not change."""
     # Large ones repeat: what takes long to draw would make none of the comparisons stricter.
-    values = _RANDOM.gaussian(min(_PERIOD, math.prod(shape)), 1.0).astype(np.float32)
-    return torch.from_numpy(np.resize(values, tuple(shape)))
+    values = SecureNoise(number.to_bytes(32)).gaussian(min(_PERIOD, math.prod(shape)), 1.0)
+    return torch.from_numpy(np.resize(values.astype(np.float32), tuple(shape)))
 
 
 def _whole(tensors: list[Tensor]) -> Tensor:

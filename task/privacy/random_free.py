@@ -18,14 +18,15 @@ def without_randomness(module: nn.Module, run: Callable[[], object]) -> Iterator
     Parameters
     ----------
     module : nn.Module
-        In training mode. Its dropout layers are switched off; its caller restores their modes.
+        In training mode. Its layers of dropout and RReLU are switched off; its caller restores
+        their modes.
     run : callable
         Computes something with the module. If that draws numbers although dropout layers are off,
         every operation is looked at, which is slow, and imports torch's compiler.
     """
     with ExitStack() as stack:
         for layer in module.modules():
-            if isinstance(layer, nn.modules.dropout._DropoutNd):
+            if isinstance(layer, nn.modules.dropout._DropoutNd | nn.RReLU):
                 layer.training = False
             elif isinstance(layer, nn.RNNBase | nn.MultiheadAttention):
                 stack.callback(setattr, layer, "dropout", layer.dropout)
@@ -49,11 +50,13 @@ class _Means(TorchDispatchMode):  # type: ignore[no-untyped-call]
         named = dict(kwargs or {})
         if mean := _MEANS.get(func.overloadpacket.__name__):
             return mean(func, args, named)
+        # Of kernels that draw by themselves; `training` is that of a leaky ReLU with random slopes.
+        fixed = {"dropout_p": 0.0} | ({"training": False} if "rrelu" in str(func) else {})
         for place, argument in enumerate(func._schema.arguments):
-            if argument.name == "dropout_p":
-                named.pop("dropout_p", None)
+            if argument.name in fixed:
+                named.pop(argument.name, None)
                 if place < len(args):
-                    args = (*args[:place], 0.0, *args[place + 1 :])
+                    args = (*args[:place], fixed[argument.name], *args[place + 1 :])
         return func(*args, **named)
 
 

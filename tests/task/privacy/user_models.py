@@ -400,7 +400,7 @@ def verdict(seed):
 def _quiet(model):
     """Switch dropout off: sums can be compared only with the same random numbers."""
     for layer in model.module.modules():
-        if isinstance(layer, nn.Dropout | nn.AlphaDropout | OwnDropout | Noisy):
+        if isinstance(layer, nn.Dropout | nn.AlphaDropout | nn.RReLU | OwnDropout | Noisy):
             layer.training = False
         if isinstance(layer, nn.MultiheadAttention):
             layer.dropout = 0.0
