@@ -27,13 +27,13 @@ from server_app.evidence.facts import start_facts
 from server_app.evidence.recorder import Recorder
 from server_app.federation.roster import Roster
 from server_app.federation.validation import finite
+from server_app.lost import LostRounds
 from server_app.phases import Phases
 from server_app.privacy.curator import account_of
 from server_app.profile import EXCHANGE, Profile
 from server_app.samplers import sampler_of
 from server_app.selection import Selection
 from server_app.strategies._moving import acquaint
-from server_app.training import Training
 from server_app.vectorizing import choose_stack
 from task.base import ModelSpec, Task
 from task.device import CPU, device_of
@@ -45,8 +45,6 @@ from task.personalization import initial_state
 from task.witness import choose_network
 
 log = logging.getLogger("flwr")
-MOST_LOST = 3
-"""Rounds in a row without a sum that end a run."""
 
 
 class RoundLoop:
@@ -79,7 +77,7 @@ class RoundLoop:
         self._shared: dict[str, Any] | None = None
         self._stack: int | None = None
         self._checkpointed = 0
-        self._lost = 0
+        self._lost = LostRounds(settings, self.account)
         self._lineage = [(secrets.token_hex(8), 0)]
 
     def run(self) -> ArrayRecord:
@@ -208,19 +206,13 @@ class RoundLoop:
             replies, answered, failed = training.run(
                 self.strategy, number, arrays, federation.timeout
             )
-            if training.abandoned:
-                self._lose(training, number, failed)
-                if not replies:
-                    line = training.line(number, [], failed, 1)
-                    return arrays, {"train": {}, **line}
+            self._lost.count(number, training.abandoned, failed)
+            if training.abandoned and not replies:
+                return arrays, {"train": {}, **training.line(number, [], failed, 1)}
             if training.enough(replies, answered):
                 break
         else:
-            raise FedproofError(
-                f"round {number}: {self._too_few(answered)} ({self.account.reasons(failed)}); "
-                "resume the run when the cause is mended."
-            )
-        self._lost = self._lost if training.abandoned else 0
+            raise self._lost.too_few(number, len(answered), len(self.grid.cohort), failed)
         line = training.line(number, answered, failed, attempt + 1)
         with self._clock.stage("aggregation"):
             screened = self.screen.apply(number, arrays, replies, answered)
@@ -232,31 +224,6 @@ class RoundLoop:
             )
         line |= {"train": dict(metrics or {}), **self.screen.line(self.strategy)}
         return finite(number, updated, arrays), secret.of_training(line)
-
-    def _too_few(self, answered: list[str]) -> str:
-        if self.account.secret:
-            return "nobody who was drawn gave a valid answer"
-        least = self.settings.federation.min_clients
-        return (
-            f"{len(answered)} of the {len(self.grid.cohort)} sampled clients gave a valid answer, "
-            f"federation.min_clients={least} are needed"
-        )
-
-    def _lose(self, training: Training, number: int, failed: dict[str, str]) -> None:
-        """Count a round without a sum.
-
-        Raises
-        ------
-        FedproofError
-            If that was one too many in a row.
-        """
-        self._lost += 1
-        if self._lost == min(MOST_LOST, self.settings.rounds):
-            raise FedproofError(
-                f"round {number}: the secure sums of {self._lost} rounds in a row were abandoned "
-                f"({training.abandoned.rstrip('.')}; {self.account.reasons(failed)}); resume the "
-                "run when the cause is mended."
-            )
 
     def _evaluate(self, number: int, arrays: ArrayRecord) -> dict[str, Any]:
         """Evaluate on the clients' held-out rows: pooled from sums, weighted, per client."""

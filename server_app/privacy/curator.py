@@ -22,7 +22,7 @@ from server_app.privacy.account import Account, Draw, spend_of
 from server_app.privacy.distributed import DistributedAccount
 from server_app.privacy.noised import ROUNDING, NoisedMean, norm_of
 from server_app.secure.collected import HiddenSum
-from task.privacy.accounting import epsilon
+from task.privacy.accounting import Spend, epsilon
 from task.privacy.base import below_share
 from task.privacy.client_dp import ClientDP
 from task.privacy.correlated import NOISES
@@ -207,11 +207,18 @@ class Curator(Account):
         if not self.secret:
             return super().evaluated(answers)
         spends = [spend_of(content) for _, content in answers]
-        spent = min(spends, key=lambda spend: spend.sigma)
-        facts = {"run": self._run, "kind": "evaluation", "time": round(time.time())}
-        self._ledger.spend(Entry(self._client_dp.unit, spent, facts), lambda _: None)
-        self._evaluations.setdefault(EVERYONE, []).append(spent)
+        if spends:
+            spent = min(spends, key=lambda spend: spend.sigma)
+            self._write(spent, {"kind": "evaluation"})
+            self._evaluations.setdefault(EVERYONE, []).append(spent)
         return {"privacy": self._facts()}
+
+    def _write(self, spend: Spend, facts: Mapping[str, Any]) -> None:
+        """Write down what was released of everybody."""
+        # To the hour: from second to second it would tell how long a round took.
+        when = round(time.time()) // _HOUR * _HOUR
+        told = {"run": self._run, **facts, "time": when}
+        self._ledger.spend(Entry(self._client_dp.unit, spend, told), lambda _: None)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
@@ -239,10 +246,7 @@ class Curator(Account):
         """
         privacy = self._client_dp
         if self.secret:
-            # To the hour: from second to second it would tell how long a round took.
-            when = round(time.time()) // _HOUR * _HOUR
-            facts = {"run": self._run, "clip": self._clip, "time": when}
-            self._ledger.spend(Entry(privacy.unit, privacy.over(1), facts), lambda _: None)
+            self._write(privacy.over(1), {"clip": self._clip})
         self._released = True
         adaptive = privacy.adaptive(self._expected)
         sigma = adaptive.sigma_sum if adaptive else privacy.sigma

@@ -185,17 +185,25 @@ def clipped(update: Tensor, clip: float) -> tuple[Tensor, bool]:
 
 
 def require_protectable(module: nn.Module) -> None:
-    """Refuse a model that learns something besides its trainable parameters.
+    """Refuse a model that learns something besides its parameters, or has one under two names.
 
     Raises
     ------
     FedproofError
-        If it has BatchNorm.
+        If it has BatchNorm, or weights that are tied.
     """
     if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
         raise FedproofError(
             "privacy=client_dp protects trainable parameters, and BatchNorm's running statistics "
             "are none: choose a model with GroupNorm."
+        )
+    once = dict(module.named_parameters())
+    tied = [n for n, _ in module.named_parameters(remove_duplicate=False) if n not in once]
+    if tied:
+        # Counted twice they would be clipped and noised twice, into two; counted once, one is lost.
+        raise FedproofError(
+            f"privacy=client_dp noises each weight by itself, and '{tied[0]}' is another one's, "
+            "too: give it weights of its own."
         )
 
 

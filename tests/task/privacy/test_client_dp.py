@@ -13,7 +13,7 @@ from server_app.evidence import files
 from server_app.privacy import curator
 from task.arrays import array_of, record_of, values_of
 from task.privacy.accounting import Spend, epsilon
-from task.privacy.client_dp import ClippedUpdate
+from task.privacy.client_dp import ClippedUpdate, require_protectable
 from task.privacy.ledger import Ledger
 from task.privacy.policy import mechanism_of
 from task.wire import Cohort
@@ -296,3 +296,12 @@ def test_settings_that_protect_nobody(overrides, sentence):
 def test_a_delta_of_one_over_the_clients(federate):
     with pytest.raises(FedproofError, match="must be below 1 / clients = 0.05"):
         federate(*DP, "privacy.delta=0.05", "rounds=1")
+
+
+def test_tied_weights_are_refused():
+    """Two names of one weight: noised twice it would be two weights, noised once one is lost."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU(), torch.nn.Linear(3, 3))
+    require_protectable(model)
+    model[2].weight = model[0].weight
+    with pytest.raises(FedproofError, match=r"'2.weight' is another one's, too"):
+        require_protectable(model)
