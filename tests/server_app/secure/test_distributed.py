@@ -78,7 +78,7 @@ def test_a_client_that_leaves_before_signing_has_paid_for_the_worst(federate):
 
 
 def test_one_participant_is_counted_as_a_colluder_unless_more_are(federate):
-    run = federate(*DP, "rounds=1", "privacy.colluders=2")
+    run = federate(*DP, "rounds=1", "privacy.colluders=2", "aggregation.threshold=0.8")
     costs = {count: expected((*DP, f"privacy.colluders={count}"), (4,)) for count in range(3)}
     assert run.summary["privacy"]["epsilon_most"] == pytest.approx(costs[2], abs=1e-4)
     assert expected(DP, (4,)) == costs[1]
