@@ -42,11 +42,14 @@ def disclosures(
     mechanism = mechanism_of(settings)
     unit = None if mechanism is None else mechanism.unit
     hidden = settings.aggregation.name
+    evaluation = Evaluations.exact if mechanism is None else mechanism.evaluation
+    exact = evaluation is Evaluations.exact and not policy.demands_privacy
     yield "names of clients", quoted(source.clients)
-    if unit == "record":
-        yield "numbers of rows", f"with noise of {COUNT_DEVIATION:g} rows, once"
-    elif hidden != "none":
+    if hidden != "none":
         yield "numbers of rows", "whether there are any"
+    elif unit == "record":
+        held_out = ", held-out ones exactly" if exact else ""
+        yield "numbers of rows", f"with noise of {COUNT_DEVIATION:g} rows, once{held_out}"
     else:
         yield "numbers of rows", EXACT
     if is_protected(settings):
@@ -57,14 +60,12 @@ def disclosures(
     masks = "" if hidden == "none" else f", in sums of {hidden} only"
     noise = EXACT if unit is None else f"with noise ({settings.privacy.name})"
     yield "updates of the model", noise + masks
-    evaluation = Evaluations.exact if mechanism is None else mechanism.evaluation
-    if evaluation is Evaluations.exact and policy.demands_privacy:
+    if evaluation is Evaluations.exact and not exact:
         yield "figures of held-out rows", "nothing: the run has privacy.evaluation=exact"
     elif evaluation is Evaluations.none:
         yield "figures of held-out rows", "nothing"
     else:
-        how = "with noise" if evaluation is Evaluations.noised else EXACT
-        yield "figures of held-out rows", how + masks
+        yield "figures of held-out rows", (EXACT if exact else "with noise") + masks
 
 
 def _described(told: Json) -> Iterator[tuple[str, str]]:
