@@ -40,7 +40,10 @@ def measured(epsilon: float, every: int) -> dict[str, float | int]:
     if errors:
         result["standard error of accuracy, as told"] = statistics.fmean(errors)
         for name, values in apart.items():
+            if not values:
+                continue
             result[f"{name}, noised less exact: mean"] = statistics.fmean(values)
+            result[f"{name}, told in"] = len(values)
             squares = statistics.fmean(value**2 for value in values)
             result[f"{name}, noised less exact: root mean square"] = math.sqrt(squares)
     return {name: round(value, 4) for name, value in result.items()}
@@ -59,10 +62,11 @@ def main() -> None:
     for epsilon in EPSILONS:
         results[f"ε {epsilon:g}, exact evaluation"] = {"exact accuracy": whole_budget(epsilon)}
         for every in EVERY:
-            name = f"ε {epsilon:g}, noised, evaluations: {-(-5 // every)}"
-            results[name] = measured(epsilon, every)
-        for name, found in results.items():
-            print(name, found, flush=True)
+            results[f"ε {epsilon:g}, noised, evaluations: {-(-5 // every)}"] = measured(
+                epsilon, every
+            )
+    for name, found in results.items():
+        print(name, found)
     print(write_results("dp_evaluation", results))
 
 
