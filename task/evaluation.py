@@ -111,7 +111,7 @@ def bounded_sums(
     Parameters
     ----------
     module : nn.Module
-        Looks at each row by itself in evaluation mode.
+        Must look at each row by itself in evaluation mode.
     examples : Examples
         Rows; may be none.
     objective : Objective
@@ -122,10 +122,11 @@ def bounded_sums(
     Raises
     ------
     FedproofError
-        If the objective has no bounded sums.
+        If the objective has no bounded sums, or rows mix in the model.
     """
     module.eval()
     bounded = bounded_of(objective)
+    _require_rows_apart(module, examples)
     sums = {name: torch.zeros(b.length, dtype=torch.float64) for name, b in bounded.blocks.items()}
     batches = zip(torch.split(examples.x, _FILLED), torch.split(examples.y, _FILLED), strict=True)
     for x, y in batches if len(examples) else ():
@@ -136,6 +137,28 @@ def bounded_sums(
             sums[name] += part.sum(0).cpu()
     rows = max(len(examples), 1) if per_client else 1
     return {name: ((total / rows * GRID).floor() / GRID).tolist() for name, total in sums.items()}
+
+
+def _require_rows_apart(module: nn.Module, examples: Examples) -> None:
+    """Refuse a model in which a made-up row's outputs depend on the others of its batch.
+
+    No row of the examples is looked at, only what they are like: what is found says nothing of
+    them.
+
+    Raises
+    ------
+    FedproofError
+        Then.
+    """
+    shape = (2 * _FILLED, *examples.x.shape[1:])
+    made_up = torch.randint(2, shape, generator=torch.Generator().manual_seed(0))
+    first, second = made_up.to(examples.x).chunk(2)
+    one, other = (module(torch.cat((first[:1], part[1:])))[:1] for part in (first, second))
+    if not torch.equal(one.nan_to_num(), other.nan_to_num()):
+        raise FedproofError(
+            "privacy.evaluation=noised bounds what each row tells by itself, and rows of a batch "
+            "mix in this model: choose another, or privacy.evaluation=none."
+        )
 
 
 def bounded_of(objective: Objective) -> Bounded:

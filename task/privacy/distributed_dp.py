@@ -98,12 +98,12 @@ class DistributedDP(Privacy):
             If the sum does not fit into the bits.
         """
         # What was solved for is the noise of those who do not collude.
-        sigma = self.sigma / (self._unknown(clients) if self._solves else 1.0)
+        sigma = self.sigma / (self._unknown(clients) if self.solves else 1.0)
         return _designed(dimension, self.clip, self.bits, clients, (sigma, self._kind))
 
     def counted(self, clients: int) -> float:
         """Return the noise multiplier of a sum of so many without that of colluders."""
-        return self.sigma * (1.0 if self._solves else self._unknown(clients))
+        return self.sigma * (1.0 if self.solves else self._unknown(clients))
 
     def _unknown(self, clients: int) -> float:
         """Return by what factor a sum's noise is less to those who know the colluders' part."""

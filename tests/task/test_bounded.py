@@ -165,3 +165,21 @@ def test_a_clients_mean_is_as_long_as_one_row_at_most():
     assert np.linalg.norm(weighted(mean, bounded)) <= bounded.sensitivity
     whole = bounded_sums(module, Examples(x, y), objective, per_client=False)
     assert weighted(mean, bounded) * 300 == pytest.approx(weighted(whole, bounded), abs=1e-3)
+
+
+class Mixing(nn.Module):
+    """Tells in each row's output what the others are."""
+
+    def forward(self, x):
+        return x.mean(1, keepdim=True) + x.mean()
+
+
+def test_a_model_in_which_rows_mix_is_refused_whatever_the_rows():
+    for rows in (0, 1, 70):
+        held_out = Examples(torch.ones(rows, 13), torch.zeros(rows))
+        with pytest.raises(FedproofError, match="rows of a batch mix"):
+            bounded_sums(Mixing(), held_out, Binary(), per_client=False)
+    tokens = nn.Sequential(nn.Embedding(4, 3), nn.Flatten(), nn.Linear(15, 1), nn.BatchNorm1d(1))
+    held_out = Examples(torch.zeros(3, 5, dtype=torch.long), torch.zeros(3))
+    # Statistics that training kept are the same for all rows.
+    assert sum(bounded_sums(tokens, held_out, Binary(), per_client=False)["outcomes"]) == 3
