@@ -99,10 +99,13 @@ def opened(folder: Path, run: str, client: str) -> Iterator[dict[str, Any]]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         secrets = _read(path, client)
+        before = json.dumps(secrets)
         try:
             yield secrets
         finally:
-            _write(path, client, secrets)
+            # What is on the disk need not be written again, which takes longer than all else.
+            if (after := json.dumps(secrets)) != before:
+                _write(path, client, after)
     finally:
         os.close(lock)
 
@@ -157,12 +160,12 @@ def _read(path: Path, client: str) -> dict[str, Any]:
         ) from None
 
 
-def _write(path: Path, client: str, secrets: dict[str, Any]) -> None:
+def _write(path: Path, client: str, secrets: str) -> None:
     try:
         with atomic(path) as temporary:
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(file, "w", encoding="ascii") as stream:
-                json.dump(secrets, stream)
+                stream.write(secrets)
     except OSError as error:
         raise _unusable(client, error) from None
 

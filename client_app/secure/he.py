@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from client_app.secure.box import Place, first_time
-from client_app.secure.requests import Request, answer_each, known_clients, told_of
+from client_app.secure.requests import Request, Secrets, answer_each, known_clients, told_of
 from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
@@ -66,7 +66,8 @@ class HEClients:
             "seal": self._seal,
             "decrypt": self._decrypt,
         }
-        return answer_each(requests, client, told, simulated=self._trust.simulated)
+        simulated = self._trust.simulated
+        return answer_each(requests, self._place, (client, told), simulated=simulated)
 
     def hidden(
         self,
@@ -111,27 +112,25 @@ class HEClients:
             secrets.setdefault("encrypted", {})[kind] = [number, dict(layout.pack())]
         return RecordDict({"encrypted": _record(parts), "layout": layout.pack()}), None
 
-    def _offer(self, client: str, told: RecordDict) -> RecordDict:
+    def _offer(self, client: str, secrets: Secrets, told: RecordDict) -> RecordDict:
         """Offer a fresh key to be sent the encryption key under; name that one, if it is there."""
         del told
         identity = self._trust.identity(client)
         key, offered = offer(self._run, client, identity)
-        with self._place.opened(client) as secrets:
-            secrets["offered"] = key.private_bytes_raw().hex()
-            name = self._ring(client, secrets).name if "ring" in secrets else b""
+        secrets["offered"] = key.private_bytes_raw().hex()
+        name = self._ring(client, secrets).name if "ring" in secrets else b""
         answer = ConfigRecord({"offer": offered, "identity": identity.public, "key": name})
         return RecordDict({"offer": answer})
 
-    def _seal(self, client: str, told: RecordDict) -> RecordDict:
+    def _seal(self, client: str, secrets: Secrets, told: RecordDict) -> RecordDict:
         """Lead: make the encryption key unless it is there, and encrypt it for the others."""
         asked = config(told, "seal")
         receivers = listed(asked, "clients", str)
         offers, claimed = listed(asked, "offers", bytes), listed(asked, "identities", bytes)
         identity = self._trust.identity(client)
-        with self._place.opened(client) as secrets:
-            if "ring" not in secrets:
-                _keep(secrets, KeyRing.create(self._terms.parameters).data)
-            ring = self._ring(client, secrets)
+        if "ring" not in secrets:
+            _keep(secrets, KeyRing.create(self._terms.parameters).data)
+        ring = self._ring(client, secrets)
         sealed: dict[str, bytes] = {}
         refused: dict[str, str] = {}
         for receiver, offered, public in zip(receivers, offers, claimed, strict=True):
@@ -168,25 +167,24 @@ class HEClients:
         ring_of(data, self._terms.parameters)
         _keep(secrets, data)
 
-    def _decrypt(self, client: str, told: RecordDict) -> RecordDict:
+    def _decrypt(self, client: str, secrets: Secrets, told: RecordDict) -> RecordDict:
         """Open the sum of a round, once."""
         asked, arrays = config(told, "decrypt"), told.get("sums")
         kind, number = kind_of(str(asked["purpose"])), int(str(asked["number"]))
         layout = Layout.unpack(asked)
         if not isinstance(arrays, ArrayRecord):
             raise WireError("the message holds no sums")
-        with self._place.opened(client) as secrets:
-            ring = self._ring(client, secrets)
-            if secrets.get("encrypted", {}).get(kind) != [number, dict(layout.pack())]:
-                raise FedproofError(
-                    f"client '{client}' has encrypted no such answer last in round {number} "
-                    f"({kind}): it opens no sum that is none of its own."
-                )
-            if not first_time(secrets, f"decrypt {kind}", number):
-                raise FedproofError(
-                    f"client '{client}' has opened a sum of round {number} ({kind}) or a later "
-                    "one before, and two could show the difference: it opens no other."
-                )
+        ring = self._ring(client, secrets)
+        if secrets.get("encrypted", {}).get(kind) != [number, dict(layout.pack())]:
+            raise FedproofError(
+                f"client '{client}' has encrypted no such answer last in round {number} "
+                f"({kind}): it opens no sum that is none of its own."
+            )
+        if not first_time(secrets, f"decrypt {kind}", number):
+            raise FedproofError(
+                f"client '{client}' has opened a sum of round {number} ({kind}) or a later "
+                "one before, and two could show the difference: it opens no other."
+            )
         sums = {name: values_of(array) for name, array in arrays.items()}
         found = answers.opened(self._terms, ring, layout, sums)
         facts = ConfigRecord({"count": found.count, "weight": found.weight})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flwr.app import ConfigRecord, RecordDict
 
+from client_app.secure.box import Place
 from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from task.privacy.distributed_dp import DistributedDP
 
 log = logging.getLogger(__name__)
-Request = Callable[[str, RecordDict], RecordDict]
-"""From a client and what it is told to what it answers."""
+Secrets = dict[str, Any]
+Request = Callable[[str, Secrets, RecordDict], RecordDict]
+"""From a client, its secrets and what it is told to what it answers."""
 
 
 class SecureClients(Protocol):
@@ -69,29 +71,43 @@ class SecureClients(Protocol):
 
 
 def answer_each(
-    requests: Mapping[str, Request], client: str, told: RecordDict, *, simulated: bool
+    requests: Mapping[str, Request],
+    place: Place,
+    asked: tuple[str, RecordDict],
+    *,
+    simulated: bool,
 ) -> RecordDict:
     """Answer what the server asks of a client, each request for itself.
+
+    Its secrets are read and written once, and are on the disk before an answer can leave.
 
     Parameters
     ----------
     requests : mapping of str to callable
         What may be asked, and who answers.
-    client : str
-        Who is asked.
-    told : RecordDict
-        What.
+    place : Place
+        Where the client keeps its secrets.
+    asked : (str, RecordDict)
+        The client, and what it is asked.
     simulated : bool
         Whether why something was refused may be told in full.
     """
+    client, told = asked
     answers = RecordDict()
-    for name, request in requests.items():
-        if name in told:
-            try:
-                answers.update(request(client, told))
-            except (FedproofError, WireError, KeyError, ValueError, TypeError) as error:
-                told_why = told_of(error, client, name, simulated=simulated)
-                answers[name] = ConfigRecord({"refused": told_why})
+    known = [name for name in requests if name in told]
+
+    def refused(error: Exception, name: str) -> ConfigRecord:
+        return ConfigRecord({"refused": told_of(error, client, name, simulated=simulated)})
+
+    try:
+        with place.opened(client) as secrets:
+            for name in known:
+                try:
+                    answers.update(requests[name](client, secrets, told))
+                except (FedproofError, WireError, KeyError, ValueError, TypeError) as error:
+                    answers[name] = refused(error, name)
+    except FedproofError as error:
+        return RecordDict({name: refused(error, name) for name in known})
     return answers
 
 

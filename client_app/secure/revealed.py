@@ -18,6 +18,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord
 
 from conf.errors import FedproofError
+from task.atomic import make_folder, sync_folder
 from task.identity import bound
 from task.secure.kinds import Kind
 
@@ -114,8 +115,11 @@ class RevealedSums:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._path.parent)
+            new = not self._path.exists()
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            if new:
+                sync_folder(self._path.parent)
         except OSError as error:
             raise FedproofError(
                 f"what client '{self._client}' remembers of secure sums cannot be written "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import ConfigRecord, RecordDict
 
 from client_app.secure.box import Place, first_time, is_ahead
-from client_app.secure.requests import Request, answer_each, known_clients
+from client_app.secure.requests import Request, Secrets, answer_each, known_clients
 from client_app.secure.revealed import Question
 from client_app.secure.trust import Trust
 from conf.errors import FedproofError
@@ -87,7 +87,8 @@ class SecAggClients:
             "share": self._share,
             "advertise": self._advertise,
         }
-        return answer_each(requests, client, told, simulated=self._trust.simulated)
+        simulated = self._trust.simulated
+        return answer_each(requests, self._place, (client, told), simulated=simulated)
 
     def hidden(
         self,
@@ -141,18 +142,17 @@ class SecAggClients:
         masked = record_of({"masked": array_of(words)})
         return RecordDict({"masked": masked, "layout": layout.pack()}), seat
 
-    def _advertise(self, client: str, told: RecordDict) -> RecordDict:
+    def _advertise(self, client: str, secrets: Secrets, told: RecordDict) -> RecordDict:
         del told
         keys = FreshKeys.generate()
         advert = keys.advert(client, self._trust.identity(client))
-        with self._place.opened(client) as secrets:
-            spare = secrets.setdefault("keys", {})
-            spare[advert.digest.hex()] = [keys.pack().hex(), advert.pack().hex()]
-            for old in list(spare)[:-_SPARE]:
-                del spare[old]
+        spare = secrets.setdefault("keys", {})
+        spare[advert.digest.hex()] = [keys.pack().hex(), advert.pack().hex()]
+        for old in list(spare)[:-_SPARE]:
+            del spare[old]
         return RecordDict({"advertise": ConfigRecord({"advert": advert.pack()})})
 
-    def _share(self, client: str, told: RecordDict) -> RecordDict:
+    def _share(self, client: str, secrets: Secrets, told: RecordDict) -> RecordDict:
         cohort, peers = config(told, "cohort"), config(told, "share")
         session = Session(
             self._place.run,
@@ -167,22 +167,21 @@ class SecAggClients:
                 listed(peers, "clients", str), listed(peers, "adverts", bytes), strict=True
             )
         ]
-        with self._place.opened(client) as secrets:
-            spare = secrets.get("keys", {})
-            mine = [d for d in spare if bytes.fromhex(d) in session.digests]
-            if not mine:
-                raise FedproofError(
-                    f"client '{client}' has no unused keys for the secure sum of round "
-                    f"{session.number} ({session.purpose}): it deals no shares twice."
-                )
-            keys, advert = (bytes.fromhex(text) for text in spare.pop(mine[0]))
-            own = Advert.unpack(client, advert)
-            member = Member.join(session, FreshKeys.unpack(keys), own, adverts, self._roster)
-            # One that was dealt and not masked is replaced: it revealed nothing.
-            if not is_ahead(secrets, session.purpose, session.number):
-                raise _again(member.seat)
-            sealed, committed = member.deal()
-            _keep(secrets, member)
+        spare = secrets.get("keys", {})
+        mine = [d for d in spare if bytes.fromhex(d) in session.digests]
+        if not mine:
+            raise FedproofError(
+                f"client '{client}' has no unused keys for the secure sum of round "
+                f"{session.number} ({session.purpose}): it deals no shares twice."
+            )
+        keys, advert = (bytes.fromhex(text) for text in spare.pop(mine[0]))
+        own = Advert.unpack(client, advert)
+        member = Member.join(session, FreshKeys.unpack(keys), own, adverts, self._roster)
+        # One that was dealt and not masked is replaced: it revealed nothing.
+        if not is_ahead(secrets, session.purpose, session.number):
+            raise _again(member.seat)
+        sealed, committed = member.deal()
+        _keep(secrets, member)
         return RecordDict(
             {
                 "share": ConfigRecord(
@@ -191,27 +190,26 @@ class SecAggClients:
             }
         )
 
-    def _agree(self, client: str, told: RecordDict) -> RecordDict:
+    def _agree(self, client: str, secrets: Secrets, told: RecordDict) -> RecordDict:
         asked = config(told, "agree")
-        with self._place.opened(client) as secrets:
-            member = _member(secrets, blob(asked, "root"), client)
-            alive = blob(asked, "alive")
-            signature = member.agree(alive, self._trust.identity(client))
-            self._settle(client, member.seat, len(members_of(alive)))
-            _keep(secrets, member)
+        member = _member(secrets, blob(asked, "root"), client)
+        alive = blob(asked, "alive")
+        signature = member.agree(alive, self._trust.identity(client))
+        self._settle(client, member.seat, len(members_of(alive)))
+        _keep(secrets, member)
         return RecordDict({"agree": ConfigRecord({"signature": signature})})
 
-    def _unmask(self, client: str, told: RecordDict) -> RecordDict:
+    def _unmask(self, client: str, secrets: Secrets, told: RecordDict) -> RecordDict:
         asked = config(told, "unmask")
         own = self._trust.identity(client).public
-        with self._place.opened(client) as secrets:
-            member = _member(secrets, blob(asked, "root"), client)
-            # Its secrets are gone before what it answers can leave.
-            purpose = member.seat.purpose
-            del secrets["members"][purpose]
-            cohort, model = member.cohort(), bytes.fromhex(secrets["models"].pop(purpose, ""))
-            shares = member.unmask(numbered(asked, "signers", "signatures"), own)
-            self._place.revealed(client).note(kind_of(purpose), model, cohort)
+        member = _member(secrets, blob(asked, "root"), client)
+        # Its secrets are gone before what it answers can leave.
+        purpose = member.seat.purpose
+        del secrets["members"][purpose]
+        models = secrets.get("models", {})
+        cohort, model = member.cohort(), bytes.fromhex(models.pop(purpose, ""))
+        shares = member.unmask(numbered(asked, "signers", "signatures"), own)
+        self._place.revealed(client).note(kind_of(purpose), model, cohort)
         return RecordDict(
             {"unmask": ConfigRecord({"of": list(shares), "shares": list(shares.values())})}
         )
