@@ -4,9 +4,10 @@ Each example goes through the model as a batch of its own, so its gradient depen
 autograd makes it, so it is right for layers of any kind, shared weights and hooks. It is also the
 slowest way. Norms are those of the very tensors that are added, in double precision.
 
-An example whose input, loss or gradient is not finite counts as one whose gradient is zero, here
-and in all other ways to clip. It must not turn the sum into NaN, nor its step into an error: a
-model can be made so that this tells whether there is such an example.
+An example whose loss or gradient is not finite counts as one whose gradient is zero, here and in
+all other ways to clip; so does one whose input is not finite, which a training leaves out from the
+start (`finite_rows`). It must not turn the sum into NaN, nor its step into an error: a model can be
+made so that this tells whether there is such an example.
 """
 
 from __future__ import annotations
