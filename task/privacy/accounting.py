@@ -222,5 +222,5 @@ def _epsilon(merged: tuple[Spend, ...], delta: float) -> float:
         kinds.append(Kind(precision**-0.5, 1.0, 1))
     try:
         return epsilon_of(kinds, delta)
-    except TooManyCellsError:
+    except (TooManyCellsError, ArithmeticError):
         return epsilon_rdp(merged, delta)

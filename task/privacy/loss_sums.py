@@ -165,15 +165,20 @@ class _Sum:
         untilted = np.exp(-self._tilt * away)
         steps = sum(count for _, count in self._terms)
         wrong = (4 * math.exp(-_OUTSIDE) + ROUNDING * steps) * untilted / (1 + self._tilt)
-        above = np.cumsum((mass * untilted)[::-1])[::-1]
-        discounted = np.cumsum((mass * untilted * np.exp(-away))[::-1])[::-1]
-        deltas = above - np.exp(np.minimum(away, MOST_LOSS)) * discounted + wrong
+        with np.errstate(over="ignore", invalid="ignore"):
+            above = np.cumsum((mass * untilted)[::-1])[::-1]
+            discounted = np.cumsum((mass * untilted * np.exp(-away))[::-1])[::-1]
+            deltas = above - np.exp(np.minimum(away, MOST_LOSS)) * discounted + wrong
         # Of all losses at which δ is small enough, the least above which it always is.
-        enough = len(deltas) - int(np.argmax((deltas > target)[::-1]))
-        if deltas[-1] > target:
+        # Written so that what overflowed is too large.
+        large = ~(deltas <= target)
+        enough = len(deltas) - int(np.argmax(large[::-1]))
+        if large[-1]:
             return math.inf
-        if enough == len(deltas):
+        if not large.any():
             return max(0.0, middle + float(away[0]))
+        if not math.isfinite(discounted[enough]):
+            return max(0.0, middle + float(away[enough]))
         rest = float(above[enough] + wrong[enough - 1] - target) / float(discounted[enough])
         return max(0.0, middle + max(float(away[enough - 1]), math.log(max(rest, 1e-300))))
 

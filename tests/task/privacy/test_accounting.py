@@ -148,3 +148,12 @@ def test_what_is_out_of_range_ends_in_a_sentence():
     with pytest.raises(ValueError, match="must be positive"):
         solve_sigma(1.0, DELTA, 0.0, 10)
     assert solve_sigma(1.0, 1e-2, 1e-4, 1) == 0.05
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps", "delta"),
+    [(0.05, 0.999999999999, 10**9, DELTA), (0.05, 0.001, 1000, 0.9), (0.3, 0.001, 1000, 0.9),
+     (1e-9, 0.5, 1, DELTA), (1e9, 1e-9, 10**9, DELTA)],
+)  # fmt: skip
+def test_whatever_a_client_may_claim_has_a_cost(sigma, rate, steps, delta):
+    assert 0 <= epsilon([Spend(sigma, rate, steps)], delta) <= math.inf
