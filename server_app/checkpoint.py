@@ -22,6 +22,7 @@ from task.arrays import array_of, record_of, values_of
 from task.atomic import atomic
 
 CHECKPOINT = "checkpoint.safetensors"
+_FACTS = "facts"
 Tensors = dict[str, NDArray[Any]]
 
 
@@ -39,11 +40,11 @@ def save(path: Path, tensors: Tensors, facts: Mapping[str, Any]) -> None:
     contiguous = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
     # ascontiguousarray makes a 0-d array 1-d; the shape must come back as it was.
     shaped = {key: value.reshape(tensors[key].shape) for key, value in contiguous.items()}
-    told = json.dumps(facts)
-    marks = {"fedproof": told, SEAL: _digest(shaped, told)}
+    # One entry: several come in any order, and equal models are to be equal files.
+    told = json.dumps({_FACTS: dict(facts), SEAL: _digest(shaped, facts)})
     with atomic(path) as temporary:
         try:
-            save_file(shaped, temporary, marks)
+            save_file(shaped, temporary, {"fedproof": told})
         except SafetensorError as error:
             raise OSError(str(error)) from None
 
@@ -61,22 +62,25 @@ def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
     try:
         with safe_open(path, framework="np") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            marks = file.metadata() or {}
-            facts = json.loads(marks["fedproof"])
+            told = dict(json.loads((file.metadata() or {})["fedproof"]))
     except FileNotFoundError:
         raise FedproofError(f"{path} does not exist: give a run directory of fedproof.") from None
     except (SafetensorError, LookupError, ValueError, TypeError, OSError, MemoryError) as error:
         raise FedproofError(
             f"{path} is damaged or not from fedproof ({type(error).__name__}): use another run."
         ) from None
-    if marks.get(SEAL, "") not in ("", _digest(tensors, marks["fedproof"])):
+    if not {_FACTS, SEAL} & told.keys():
+        # Written before there were digests.
+        return tensors, told
+    facts = told.get(_FACTS)
+    if not isinstance(facts, dict) or told.get(SEAL) != _digest(tensors, facts):
         raise FedproofError(f"{path} is damaged: it is not what was written; use another run.")
     return tensors, facts
 
 
-def _digest(tensors: Tensors, facts: str) -> str:
+def _digest(tensors: Tensors, facts: Mapping[str, Any]) -> str:
     """Hash names, types, shapes and values of tensors, and the facts beside them."""
-    digest = hashlib.sha256(facts.encode())
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for key in sorted(tensors):
         value = np.ascontiguousarray(tensors[key])
         digest.update(f"\0{key}\0{value.dtype.str}\0{tensors[key].shape}\0".encode())
