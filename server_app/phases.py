@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from conf.errors import FedproofError
-from conf.schema import Settings
+from conf.schema import Engine, Settings
 from server_app.asynchronous import AsyncTraining, unused
 from server_app.evaluating import Evaluation, NoisedEvaluation
 from server_app.federation.flow import Flow
@@ -78,8 +78,16 @@ class Phases:
 
     @property
     def attempts(self) -> int:
-        """How often a round may be tried: once in secure sums, which no client joins twice."""
-        return 1 if self._collector else self._settings.federation.retries + 1
+        """How often a round may be tried.
+
+        Once in secure sums, which no client joins twice, and once where silos noise what they
+        send: a silo answers a round once, and whoever answered would be missing the second time.
+        """
+        noised = self._settings.privacy.name != "none"
+        remote = self._settings.federation.engine is Engine.remote
+        if self._collector is not None or (noised and remote):
+            return 1
+        return self._settings.federation.retries + 1
 
     def end(self) -> dict[str, Any]:
         """Count what was answered too late; return a summary's part on that and on secure sums."""
