@@ -154,7 +154,7 @@ def test_a_silo_tells_nothing_that_its_privacy_does_not_cover(
            "task.kind=binary", "baselines.centralised=false", "train.batch_size=8",
            "task.columns=[age]", "task.categories.ill=[0,1]")  # fmt: skip
     assert set(baselines(federate(*run, nodes=nodes))["clients"]) == {"a", "b"}
-    with pytest.raises(FedproofError, match=r"not covered by the run's privacy"):
+    with pytest.raises(FedproofError, match=r"not protected as it must be"):
         federate(*run, "privacy=record_dp", "privacy.sigma=1.0", nodes=nodes)
 
 
