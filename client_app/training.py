@@ -185,18 +185,19 @@ class Training:
             except Exception:
                 if mechanism is None or self._request.simulated:
                     raise
-                log.exception("client %s: training failed; what leaves is that of no rows", client)
+                log.exception("client %s: training failed; what leaves is that of no data", client)
                 update = self._without_rows(replace(work, model=models.load(kept, chosen)), charge)
             self._finish(client, replace(update, number=chosen), start)
 
     def _without_rows(self, work: Work, charge: Charge) -> Update:
-        """Return what the mechanism makes of no rows: whether training fails may depend on them.
+        """Return what the mechanism makes of rows of zeros, or of no update.
 
-        What fails without rows, too, depends on none of them, and may be told.
+        Whether training fails may depend on the rows, and so must not be told. What fails on rows
+        of zeros, too, depends on none of them.
         """
         if work.mechanism is not None:
-            none = Examples(work.data.x[:0], work.data.y[:0])
-            return self._update.run(replace(work, data=none))
+            zeros = Examples(torch.zeros_like(work.data.x), torch.zeros_like(work.data.y))
+            return self._update.run(replace(work, data=zeros))
         steps = self._settings.train.steps_on(charge.rows)
         return Update(work.model.values(), Trained(math.nan, steps))
 

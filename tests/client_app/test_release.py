@@ -135,7 +135,7 @@ def test_training_that_fails_is_paid_for_and_cannot_be_told_from_noise(
     silo, honest = protected(tmp_path, mechanism), ClientUpdate.run
 
     def fails(self: ClientUpdate, work: object) -> Update:
-        if len(work.data):  # type: ignore[attr-defined]
+        if work.data.x.any():  # type: ignore[attr-defined]
             raise IndexError("patient 17 has no such class")
         return honest(self, work)  # type: ignore[arg-type]
 
