@@ -21,6 +21,7 @@ from task.privacy.base import Released
 from task.privacy.client_dp import ClippedUpdate, require_protectable
 from task.privacy.distributed_dp import NoisyUpdate
 from task.privacy.dpsgd import Mechanism
+from task.privacy.row_counts import UNIT
 from task.profiling import Stopwatch
 from task.refusals import Refusal, RefusalError
 from task.secagg.seat import Seat
@@ -54,6 +55,7 @@ class Leaving:
     """
 
     def __init__(self, node: Node, request: Request, learner: Learner, clock: Stopwatch) -> None:
+        self._node = node
         self._request = request
         self._learner = learner
         self._clock = clock
@@ -105,7 +107,9 @@ class Leaving:
         FedproofError
             If it must not leave.
         """
-        metrics = MetricRecord({"num-examples": rows, "steps": update.trained.steps})
+        metrics = MetricRecord({"num-examples": rows})
+        if self._tells_steps:
+            metrics["steps"] = update.trained.steps
         mechanism = None if charged is None else charged.mechanism
         if isinstance(mechanism, NoisyUpdate):
             made = self._noisy(client, update, mechanism, start)
@@ -131,6 +135,13 @@ class Leaving:
             sent = {name: array_of(vector.cpu().numpy()) for name, vector in update.sent.items()}
             part[VECTORS] = record_of(sent)
         return made.carrying(part)
+
+    @property
+    def _tells_steps(self) -> bool:
+        """Whether steps tell nothing of a silo's rows that no noise covers (client level)."""
+        privacy = self._node.guard.privacy
+        covered = privacy is None or privacy.unit == UNIT
+        return covered or self._node.site.data is None or bool(self._node.settings.train.steps)
 
     def _depart(
         self,

@@ -15,7 +15,9 @@ def public_counts(site: Site, privacy: Privacy | None, client: str, exact: RowCo
     """Return the counts that a client's answers may depend on.
 
     A silo whose rows the run's noise protects releases them with noise of their own, once for each
-    state of its data: that is in its ledger, with what came out. Else they are exact.
+    state of its data: that is in its ledger, with what came out. Where noise protects the client as
+    a whole, no noise covers how many rows it has: it tells what its update weighs. Else they are
+    exact.
 
     Parameters
     ----------
@@ -33,8 +35,10 @@ def public_counts(site: Site, privacy: Privacy | None, client: str, exact: RowCo
     FedproofError
         If the budget does not allow it.
     """
-    if privacy is None or privacy.unit != UNIT or site.data is None:
+    if privacy is None or site.data is None:
         return exact
+    if privacy.unit != UNIT:
+        return RowCounts(privacy.weight(exact.train), min(exact.test, 1))
     ledger = ledger_of(site, client)
     known = released_counts(ledger.mine())
     if known is None:

@@ -147,6 +147,13 @@ class Privacy(ABC):
         noise = self.evaluation_noise(client, rows)
         return [training, *([] if noise is None else [noise.spend] * self.evaluations)]
 
+    def weight(self, rows: int) -> int:
+        """Return what an update from so many training rows weighs: all the same, if there are any.
+
+        At client level it is all that is told of them.
+        """
+        return min(rows, 1)
+
     def _noise(self, rate: float, steps: int) -> float:
         """Return the noise multiplier for so many steps at a sampling rate.
 
