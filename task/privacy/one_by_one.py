@@ -55,7 +55,7 @@ def finite_rows(examples: Examples) -> Tensor:
     """Return which examples have finite inputs and targets, shape (n,)."""
     finite = torch.ones(len(examples), dtype=torch.bool, device=examples.x.device)
     for values in (examples.x, examples.y):
-        if values.is_floating_point():
+        if values.is_floating_point() and values.numel():
             # Zero times what is not finite is NaN: several times faster than `isfinite`.
             finite &= values.reshape(len(values), -1).mul(0).sum(1) == 0
     return finite
