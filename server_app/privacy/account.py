@@ -29,10 +29,10 @@ HELD_OUT = {
 }
 """What becomes of held-out rows."""
 ASSUMPTIONS = {
-    "record": "columns and categories that clients agree on are public, and numbers of rows in a "
-    "simulation (silos noise theirs); training losses are not sent",
-    "client": "numbers of rows are public; every client adds its own noise; training losses are "
-    "not sent",
+    "record": "columns and categories that the experiment or a policy declares are public, and "
+    "numbers of rows in a simulation (silos noise theirs); training losses are not sent",
+    "client": "numbers of rows are public in a simulation (silos do not tell theirs); every client "
+    "adds its own noise; training losses are not sent",
 }
 STANDARDISED = (
     "the means and deviations by which each client standardises its own features are taken as given"

@@ -36,7 +36,8 @@ LEDGER = "population.jsonl"
 """The server's own ledger: what every client's data was used for, whoever was drawn."""
 EVERYONE = "every client"
 _TRUST = (
-    "numbers of rows are public; the server adds the noise and is trusted with single updates; "
+    "numbers of rows are public in a simulation (silos tell weights of updates); the server adds "
+    "the noise and is trusted with single updates; "
     "training losses are not recorded"
 )
 _SECRET = (
