@@ -422,7 +422,9 @@ def _switched_off(found: Finding) -> bool:
 
 def _tells_by_failing(found: Finding) -> bool:
     crafted = any(label.startswith("model") for label in found.labels)
-    return crafted and found.where.startswith(("errors/", "releases", "ledger"))
+    # Where one silo's sum is not finite it fails, and the other one does not.
+    spoilt = found.where == SUM and "nan" in found.detail
+    return crafted and (spoilt or found.where.startswith(("errors/", "releases", "ledger")))
 
 
 def _held_out(found: Finding) -> bool:
@@ -432,7 +434,7 @@ def _held_out(found: Finding) -> bool:
 
 
 def _moved(found: Finding) -> bool:
-    return found.where == "sum of gradients" and found.detail.startswith("moved by")
+    return found.where == SUM and "moved by" in found.detail and "nan" not in found.detail
 
 
 def _counted(found: Finding) -> bool:
