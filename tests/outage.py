@@ -157,7 +157,9 @@ class Federation:
 @contextmanager
 def four_hospitals(folder: Path) -> Iterator[Federation]:
     """Start all of it; ended by the pids that were started."""
-    configs = {name: f"{config} min-cohort=4" for name, config in silos(folder).items()}
+    configs = {
+        name: f'{config} min-cohort=4 held-out="seed"' for name, config in silos(folder).items()
+    }
     federation = Federation(folder / "flower", configs, free_port())
     try:
         federation.start_superlink()

@@ -57,13 +57,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    # What follows the last line's end is nothing, or torn.
-    del lines[-1]
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(unsealed_line(line.decode("utf-8")))
         except (ValueError, RecursionError):
+            if number == len(lines):
+                # What follows the last line's end is nothing, or torn.
+                break
             raise FedproofError(
                 f"{path} is damaged: line {number} is not what was written; put back the file, or "
                 "cut it off before that line."

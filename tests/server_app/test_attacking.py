@@ -19,8 +19,9 @@ DIGITS = ("task=vision", "model=mlp", "model.hidden=[8]", "rounds=1", "train.epo
 
 def test_a_node_with_data_of_its_own_refuses(federate: Callable[..., Any]) -> None:
     silo = {"data": str(ROOT / "nowhere.csv"), "partition-id": 0, "num-partitions": 1}
-    for node in (silo, {}):
-        with pytest.raises(FedproofError, match="attack=label_flip is for simulated clients"):
+    says = ("does not accept the run's settings", "attack=label_flip is for simulated clients")
+    for node, sentence in zip((silo, {}), says, strict=True):
+        with pytest.raises(FedproofError, match=sentence):
             federate("attack=label_flip", "rounds=1", nodes=[node])
 
 

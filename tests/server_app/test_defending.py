@@ -105,7 +105,10 @@ SECRET = ("aggregation=secagg", "rounds=1", "model.hidden=[8]")
         ((*SECRET, "strategy=fltrust"), "strategy=fltrust looks at what each client answers"),
         (("defence=nnm", "privacy=client_dp", "privacy.sigma=1"), "after they were"),
         ((*SECRET, "attack=sign_flip"), "attack=sign_flip is played where single answers"),
-        (("strategy=krum", "strategy.malicious=2", "rounds=1"), "needs more than 4 valid answers"),
+        (
+            ("strategy=krum", "strategy.malicious=2", "rounds=1"),
+            "needs more valid answers than there were",
+        ),
         (("defence=norm_clip", "defence.limit=0"), "defence.limit must be positive"),
         (("defence=nnm", "defence.malicious=-1"), "defence.malicious must be at least 0"),
     ],

@@ -106,7 +106,7 @@ def test_what_a_run_may_not_choose(tmp_path, more, overrides, rule):
     policy = Policy.of({"policy": str(write(tmp_path, OPEN + more))})
     with pytest.raises(RefusedError, match=f"policy, {rule}: ") as refused:
         policy.require(compose(overrides))
-    assert rule in refused.value.told
+    assert rule in refused.value.refusal
 
 
 def test_approved_settings_pass_and_nothing_else_does(tmp_path):
@@ -164,7 +164,7 @@ def test_a_run_passes_exactly_within_its_limits(rounds, most, epochs, most_epoch
 
 def test_the_server_learns_the_rule_and_not_the_value():
     error = RefusedError("limits.rounds", "the run has rounds=900, at most 7")
-    assert "limits.rounds" in error.told and "7" not in error.told
+    assert "limits.rounds" in error.refusal and "7" not in error.refusal
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import base64
-import json
 
 from server_app.engines.remote import Mirror
 from server_app.evidence import files
@@ -23,7 +22,7 @@ def test_a_run_elsewhere_is_mirrored(tmp_path):
     assert (tmp_path / files.MODEL).read_bytes() == b"\x00onetwo\xff"
     assert [row["round"] for row in files.read_lines(tmp_path / files.METRICS)] == [1, 2]
     assert files.read_lines(tmp_path / files.CLIENTS) == [{"round": 2, "client": "a"}]
-    assert json.loads((tmp_path / files.SUMMARY).read_text()) == {"rounds": 2}
+    assert files.read_json(tmp_path / files.SUMMARY) == {"rounds": 2}
 
 
 def test_a_server_cannot_choose_where_files_go(tmp_path):

@@ -72,9 +72,9 @@ def test_it_takes_no_part(name: str, federate: Callable[..., Ran], absent: Ran) 
 
 
 TOLD = {
-    "no numbers": {"count": "many", "sum": [], "squares": {}},
+    "no numbers": {"count": "many", "mean": [], "remainder": None, "deviations": {}},
     "nothing": {},
-    "ragged": {"count": [1, [2]], "sum": [1], "squares": [1]},
+    "ragged": {"count": [1, [2]], "mean": [1], "remainder": [0], "deviations": [1]},
 }
 
 
@@ -89,7 +89,8 @@ def test_rows_that_cannot_be_what_it_tells(name: str, federate: Callable[..., Ra
 
 
 def test_tables_that_do_not_go_together_end_in_a_sentence(federate: Callable[..., Ran]) -> None:
-    short = {"count": [1, 1], "sum": [1.0, 1.0], "squares": [1.0, 1.0]}
+    names = ("count", "mean", "remainder", "deviations")
+    short = {name: [1.0, 1.0] for name in names}
     with pytest.raises(FedproofError, match="does not go together"):
         federate(
             *SHORT, "task.scaling=federated", nodes=4,
