@@ -239,7 +239,9 @@ class HiddenPart:
         return self._made(inner.change(start), weight, figures, inner)
 
     def hide_sums(self, inner: Release) -> Release:
-        """Hide sums over held-out rows.
+        """Hide sums over held-out rows; what is too large to be summed counts as the largest.
+
+        A refusal instead would tell that some row's loss is so large.
 
         Raises
         ------
@@ -248,7 +250,10 @@ class HiddenPart:
         """
         import torch
 
-        return self._made(torch.empty(0), 1, inner.figures, inner)
+        from task.secagg.encoding import summable
+
+        figures = {name: [summable(v) for v in values] for name, values in inner.figures.items()}
+        return self._made(torch.empty(0), 1, figures, inner)
 
     def noise(self, change: Tensor, mechanism: NoisyUpdate) -> Release:
         """Clip an update, add this client's share of the noise, and mask the sum of both.

@@ -96,7 +96,7 @@ class Training:
         answer, parts = self._answer, self._answer.parts
         # In the order in which they were asked, however they were grouped.
         answer.parts = {c: parts[c] for c in self._request.work if c in parts}
-        if self._leaving.total is not None:
+        if self._leaving.total is not None and answer.parts:
             answer.total = record_of({"total": self._leaving.total.array})
         answer.facts |= clocked(self._node, self._clock) | self._leaving.told
         return answer

@@ -27,6 +27,15 @@ FIGURE_BITS, FRACTION_BITS = 64, 20
 LARGEST = 2.0 ** (FIGURE_BITS - 1 - FRACTION_BITS)
 
 
+def summable(value: float) -> float:
+    """Return a figure that fits into a hidden sum; one that is no number is the largest that does.
+
+    Whether a client's figures fit depends on its rows, and must not show.
+    """
+    largest = LARGEST * (1 - 2.0**-10)
+    return largest if math.isnan(value) else max(-largest, min(value, largest))
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How the vectors of one session are made.

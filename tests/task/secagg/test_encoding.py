@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import FedproofError
-from task.secagg.encoding import FIGURE_BITS, FRACTION_BITS, Encoding
+from task.secagg.encoding import FIGURE_BITS, FRACTION_BITS, Encoding, summable
 from task.secagg.masks import TYPES
 from tests.task.secagg.protocol import TERMS
 
@@ -184,3 +184,11 @@ def test_pieces_leave_room_for_everybody(bits, clients):
     piece = encoding._piece
     assert clients * (2**piece - 1) < 2**bits <= 2 * (clients + 1) * 2**piece
     assert encoding.length == math.ceil(64 / piece)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5, 1e30, -1e30, math.inf, -math.inf, math.nan])
+def test_figures_of_any_size_are_summed_and_none_is_refused(value):
+    """The attack: whether a silo refuses its evaluation tells of a row that overflows."""
+    figure = summable(value)
+    assert abs(figure) < LARGEST
+    assert figure == value or not abs(value) < LARGEST
