@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from enum import Enum
 from functools import cache
@@ -44,15 +45,9 @@ def config_digest(settings: Settings) -> str:
 
     So a run may be resumed on another engine or with more rounds, but not with another model.
     """
-    values = plain(settings)
-    for key in _NOT_LEARNING:
-        values.pop(key)
-    for key in _NOT_LEARNING_FEDERATION:
-        values["federation"].pop(key)
+    values = _without(settings, _NOT_LEARNING)
     values["train"].pop("device")
-    # Each SuperNode has its own data, wherever it lies.
-    values["task"].pop("path")
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return _hashed(values)
 
 
 def settings_digest(settings: Settings) -> str:
@@ -60,12 +55,22 @@ def settings_digest(settings: Settings) -> str:
 
     Only where the ServerApp runs and what it writes where is left out.
     """
+    return _hashed(_without(settings, _ELSEWHERE))
+
+
+def _without(settings: Settings, keys: Iterable[str]) -> dict[str, Any]:
+    """Return all settings but some, and but where the run and its data are."""
     values = plain(settings)
-    for key in _ELSEWHERE:
+    for key in keys:
         values.pop(key)
     for key in _NOT_LEARNING_FEDERATION:
         values["federation"].pop(key)
+    # Each SuperNode has its own data, wherever it lies.
     values["task"].pop("path")
+    return values
+
+
+def _hashed(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
